@@ -76,13 +76,29 @@ impl Sweeper {
         }
     }
 
+    /// Wakes every task that waits on a deadline, so that it looks at the world again: used when a worker drains.
+    pub fn wake_all(&self) {
+        for inner in self.deadlines.lock().iter().filter_map(Weak::upgrade) {
+            inner.waker.wake();
+        }
+    }
+
     /// Milliseconds since this sweeper began, as of the last tick.
     pub fn coarse_millis(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }
 
     fn sweep(&self) {
-        let now = millis(self.start.elapsed());
+        self.sweep_at(millis(self.start.elapsed()));
+    }
+
+    /// A tick at this time, for tests of sweepers that do not run.
+    #[cfg(test)]
+    pub(crate) fn tick_at(&self, after: Duration) {
+        self.sweep_at(millis(after));
+    }
+
+    fn sweep_at(&self, now: u64) {
         self.now.store(now, Ordering::Relaxed);
         self.deadlines.lock().retain(|weak| {
             let Some(inner) = weak.upgrade() else {
@@ -110,14 +126,13 @@ impl Deadline {
 
     /// Whether it has passed, without waiting for it.
     pub fn has_passed(&self) -> bool {
-        self.inner.at.load(Ordering::Acquire) <= self.sweeper.coarse_millis()
+        let at = self.inner.at.load(Ordering::Acquire);
+        at != DISARMED && at <= self.sweeper.coarse_millis()
     }
 
-    /// Whether it has passed; if not, the task is woken when it does.
+    /// Whether it has passed; if not, the task is woken when it does. Also when it is not armed now: who arms it later need
+    /// not be the task that waits.
     pub fn poll_passed(&self, cx: &mut Context<'_>) -> bool {
-        if self.inner.at.load(Ordering::Acquire) == DISARMED {
-            return false;
-        }
         self.inner.waker.register(cx.waker());
         self.has_passed()
     }
@@ -184,6 +199,25 @@ mod tests {
             deadline.within(Duration::from_millis(10), hang).await,
             Err(Elapsed)
         );
+        sweeping.abort();
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waited_before_it_was_armed_is_woken() {
+        let sweeper = Sweeper::new();
+        let deadline = sweeper.deadline();
+        let waits = deadline.clone();
+        let task = tokio::spawn(std::future::poll_fn(move |cx| {
+            if waits.poll_passed(cx) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }));
+        tokio::task::yield_now().await;
+        deadline.arm(Duration::ZERO);
+        let sweeping = tokio::spawn(sweeper.clone().run());
+        task.await.unwrap();
         sweeping.abort();
     }
 

@@ -1,7 +1,7 @@
 //! Ground. What every room may stand on; knows nothing of gateways and imports nothing of ours.
 
 pub mod body;
+pub mod cause;
 pub mod clock;
 pub mod deadline;
 pub mod secret;
-pub mod single_flight;

@@ -62,6 +62,8 @@ pub struct Verified {
     pub authorization: Option<HeaderValue>,
     /// Identity headers of the configuration with their finished values.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Index of the provider in the configuration it was verified under.
+    pub provider: usize,
     /// Epoch of the provider when it was verified: a changed key, rule or ended session bumps it.
     pub epoch: u64,
     /// 128-bit keyed hash of (provider, user): the limiter's key.

@@ -129,6 +129,12 @@ impl Reject {
         self
     }
 
+    /// What the log is told: an error with everything behind it, on one line.
+    #[must_use]
+    pub fn caused_by(self, error: &dyn std::error::Error) -> Self {
+        self.because(crate::base::cause::chain(error))
+    }
+
     /// Whole seconds after which to try again (RFC 9110 §10.2.3); at least 1.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
