@@ -1,53 +1,242 @@
 //! `[rate_limits.*]` and `[cors]`.
 
+use super::decode::{At, DAY, at, choice, flag, int, list, none_or, one_or_list, parsed, span};
+use super::parse;
+use super::provider_build::is_user_metadata;
+use super::read::{Entries, Reader};
+use super::table::table;
 use super::value::{LimitBy, Origin, Rate};
 use http::{HeaderName, Method};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often something may happen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {
+    /// Of the table.
     pub name: Arc<str>,
     /// `None`: `"off"`.
     pub rate: Option<Rate>,
-    /// Default: the count of `rate`.
+    /// Requests that may come at once. Default: the count of `rate`.
     pub burst: NonZeroU32,
-    /// At least one part.
+    /// What is counted apart. At least one part.
     pub by: Vec<LimitBy>,
+    /// The routes it holds for.
     pub applies_to: AppliesTo,
+    /// What is counted.
     pub count: Count,
 }
 
+table! {
+    #[derive(Clone, Debug)]
+    pub(super) struct RateLimitKeys("rate_limits", "a rate limit") {
+        /// How many in what span: "60/min", "10/s", "60/5m", or "off".
+        pub(super) rate: Option<Rate> = required("60/min"), none_or("off", parsed(parse::rate, "a rate such as \"60/min\"", "60/min"));
+        /// How many may come at once; the count of `rate` unless given.
+        pub(super) burst: Option<u32> = optional(60), int(1, 1_000_000_000);
+        /// Counted apart for each ip (IPv6 by /64), user, claim:PATH or header:NAME; a list is combined.
+        pub(super) by: Vec<At<LimitBy>> = default("ip"), one_or_list(at(parsed(parse::limit_by, "\"ip\", \"user\", \"claim:PATH\" or \"header:NAME\"", "ip")));
+        /// Holds for the routes that name it, for every protected one, or for all: named, protected, all.
+        pub(super) applies_to: AppliesTo = default("named"), choice(&[("named", AppliesTo::Named), ("protected", AppliesTo::Protected), ("all", AppliesTo::All)]);
+        /// What is counted: requests, or failures: only credentials that did not verify.
+        pub(super) count: Count = default("requests"), choice(&[("requests", Count::Requests), ("failures", Count::Failures)]);
+    }
+}
+
+/// The routes a limit holds for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppliesTo {
+    /// Those that name it.
     Named,
+    /// Every route that is not public.
     Protected,
+    /// Every route.
     All,
+    /// The session endpoints that try secrets.
     Login,
 }
 
+/// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
+    /// Every request.
     Requests,
     /// Only credentials that did not verify.
     Failures,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cors {
-    pub allow_origins: AllowOrigins,
-    /// `None`: the route's.
-    pub allow_methods: Option<Vec<Method>>,
-    pub allow_headers: Vec<HeaderName>,
-    pub expose_headers: Vec<HeaderName>,
-    /// `None`: true for origins in `session.trusted_origins`, else false.
-    pub allow_credentials: Option<bool>,
-    pub max_age: Duration,
+impl RateLimitKeys {
+    pub(super) fn build(
+        self,
+        name: &str,
+        entries: &Entries,
+        reader: &Reader<'_>,
+    ) -> Option<RateLimit> {
+        if self.by.is_empty() {
+            let hint = "name at least one of ip, user, claim:PATH, header:NAME";
+            reader.error(
+                "empty-list",
+                &entries.value_place("by"),
+                "`by` is empty",
+                hint,
+            );
+            return None;
+        }
+        for by in self.by.iter().filter(|by| by.known) {
+            if matches!(&by.value, LimitBy::Claim(path) if is_user_metadata(path)) {
+                let message = format!("`{}` is writable by the user", by.shown);
+                let hint = "whoever changes it escapes the limit; use \"user\" or `app_metadata`";
+                reader.warn("user-metadata-limit", &by.place, message, hint);
+            }
+        }
+        let late = |by: &LimitBy| matches!(by, LimitBy::User | LimitBy::ApiKey | LimitBy::Claim(_));
+        if self.count == Count::Failures
+            && let Some(by) = self.by.iter().find(|by| late(&by.value) && by.known)
+        {
+            let hint =
+                "a credential that does not verify names nobody; use \"ip\" or \"header:NAME\"";
+            reader.error(
+                "contradiction",
+                &by.place,
+                "failures cannot be counted by user, key or claim",
+                hint,
+            );
+        }
+        let burst = self
+            .burst
+            .and_then(NonZeroU32::new)
+            .or(self.rate.map(|rate| rate.count));
+        Some(RateLimit {
+            name: name.into(),
+            rate: self.rate,
+            burst: burst.unwrap_or(NonZeroU32::MIN),
+            by: self.by.into_iter().map(|by| by.value).collect(),
+            applies_to: self.applies_to,
+            count: self.count,
+        })
+    }
 }
 
+/// The limit that is there until the file has one with `count = "failures"`: 30 credentials a minute by address that
+/// do not verify.
+pub(super) fn built_in(taken: &[RateLimit]) -> Option<RateLimit> {
+    if taken.iter().any(|limit| limit.count == Count::Failures) {
+        return None;
+    }
+    let count = NonZeroU32::MIN.saturating_add(29);
+    let name = if taken.iter().any(|limit| &*limit.name == "failures") {
+        "builtin_failures"
+    } else {
+        "failures"
+    };
+    Some(RateLimit {
+        name: name.into(),
+        rate: Some(Rate {
+            count,
+            per: Duration::from_secs(60),
+        }),
+        burst: count,
+        by: vec![LimitBy::Ip],
+        applies_to: AppliesTo::All,
+        count: Count::Failures,
+    })
+}
+
+table! {
+    /// Which pages of other origins may call us (Fetch standard, CORS protocol).
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Cors("cors", "`[cors]`") {
+        /// Full origins, or "*" (only without credentials).
+        pub allow_origins: AllowOrigins = required(["https://app.example.com"]), Origins;
+        /// Methods a preflight allows; the route's unless given.
+        pub allow_methods: Option<Vec<Method>> = optional(["GET", "POST"]), list(parsed(parse::method, "a method such as \"GET\"", "GET"));
+        /// Request headers a preflight allows.
+        pub allow_headers: Vec<HeaderName> = default(["authorization", "content-type", "x-api-key", "x-request-id"]), list(parsed(parse::header_name, "the name of a header", "placeholder"));
+        /// Response headers a page may read.
+        pub expose_headers: Vec<HeaderName> = default(["x-request-id"]), list(parsed(parse::header_name, "the name of a header", "placeholder"));
+        /// Allow cookies; unless given, only for origins in `session.trusted_origins`.
+        pub allow_credentials: Option<bool> = optional(true), flag();
+        /// How long a browser may remember a preflight.
+        pub max_age: Duration = default("10m"), span(0, DAY);
+    }
+}
+
+/// Whose pages.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AllowOrigins {
+    /// `"*"`: any, without credentials.
     Any,
+    /// These.
     List(Vec<Origin>),
+}
+
+impl Cors {
+    /// `"*"` with credentials would let every page on the web act as the user.
+    pub(super) fn checked(self, entries: &Entries, reader: &Reader<'_>) -> Self {
+        if self.allow_origins == AllowOrigins::Any && self.allow_credentials == Some(true) {
+            let hint = "every page on the web could act as the user; list the origins";
+            let place = entries.value_place("allow_origins");
+            reader.error(
+                "contradiction",
+                &place,
+                "`allow_origins` is \"*\" while `allow_credentials` is true",
+                hint,
+            );
+        }
+        if self.allow_origins == AllowOrigins::List(Vec::new()) {
+            let hint = "list the origins, or leave `cors` out";
+            reader.error(
+                "empty-list",
+                &entries.value_place("allow_origins"),
+                "`allow_origins` is empty",
+                hint,
+            );
+        }
+        self
+    }
+}
+
+struct Origins;
+
+impl super::decode::Decode for Origins {
+    type Out = AllowOrigins;
+
+    fn read(
+        &self,
+        node: &super::read::Node,
+        key: &str,
+        reader: &Reader<'_>,
+    ) -> Option<AllowOrigins> {
+        let one = none_or(
+            "*",
+            parsed(
+                parse::origin,
+                "an origin such as \"https://app.example.com\"",
+                "https://placeholder.invalid",
+            ),
+        );
+        let origins = one_or_list(at(one)).read(node, key, reader)?;
+        if origins.iter().any(|origin| origin.value.is_none()) {
+            if let Some(other) = origins.iter().find(|origin| origin.value.is_some()) {
+                reader.error(
+                    "contradiction",
+                    &other.place,
+                    "`allow_origins` has \"*\" and origins",
+                    "keep one of them",
+                );
+            }
+            return Some(AllowOrigins::Any);
+        }
+        Some(AllowOrigins::List(
+            origins
+                .into_iter()
+                .filter_map(|origin| origin.value)
+                .collect(),
+        ))
+    }
+
+    fn expected(&self) -> String {
+        "a list of origins such as \"https://app.example.com\", or \"*\"".into()
+    }
 }
