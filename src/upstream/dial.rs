@@ -1,0 +1,259 @@
+//! From an address to a connection that speaks HTTP/1.1: TCP (every address of a name in turn), unix sockets, TLS.
+//! The cryptography is always aws-lc-rs, passed by hand; the process default is never asked.
+
+use super::endpoint::{Address, Site};
+use crate::base::body::Body;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_platform_verifier::BuilderVerifierExt;
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinHandle;
+
+/// The largest response head, in bytes. Some backends set many cookies; nothing honest needs more.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// hyper's read and write buffer for one connection, in bytes; what an unfinished head may grow to.
+const MAX_BUFFER: usize = 128 * 1024;
+
+/// How many addresses of one name are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// A fresh connection: the end that takes requests, and the task that drives it.
+pub(super) struct Line {
+    pub(super) sender: SendRequest<Body>,
+    pub(super) task: JoinHandle<()>,
+}
+
+/// The trust and cryptography for https upstreams: the platform's roots, TLS 1.2 and 1.3, `http/1.1` by ALPN.
+///
+/// Reads the system's certificates, so make it once and share it.
+pub fn client_tls() -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Connects. The caller bounds the whole; `patience` is only shared out between the addresses of a name.
+pub(super) async fn dial(address: &Address, patience: Duration) -> io::Result<Line> {
+    match address {
+        Address::Tcp(site) => speak(tcp(site, patience).await?).await,
+        Address::Tls(site, name, tls) => {
+            let stream = tcp(site, patience).await?;
+            speak(tls.connect(name.clone(), stream).await?).await
+        }
+        Address::Unix(path) => speak(UnixStream::connect(path).await?).await,
+    }
+}
+
+async fn tcp(site: &Site, patience: Duration) -> io::Result<TcpStream> {
+    let stream = match site.ip {
+        Some(ip) => TcpStream::connect((ip, site.port)).await?,
+        None => {
+            let found = lookup_host((site.host.as_ref(), site.port)).await?;
+            first_of(interleave(found.take(MAX_ADDRESSES)), patience).await?
+        }
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Tries one address after the other. Each gets an equal share of the time that is left, so that one which swallows
+/// packets cannot take all of it.
+async fn first_of(addresses: Vec<SocketAddr>, patience: Duration) -> io::Result<TcpStream> {
+    let end = Instant::now() + patience;
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut left = addresses.len() as u32;
+    for address in addresses {
+        let share = end.saturating_duration_since(Instant::now()) / left;
+        left -= 1;
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failure)
+}
+
+/// The families by turns, the resolver's first choice first (RFC 8305 §4).
+fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let (v6, v4): (Vec<_>, Vec<_>) = {
+        let all: Vec<_> = addresses.collect();
+        let first = all.first().map(|address| address.is_ipv6());
+        all.into_iter()
+            .partition(|address| Some(matches!(address.ip(), IpAddr::V6(_))) == first)
+    };
+    let mut turns = Vec::with_capacity(v6.len() + v4.len());
+    let (mut these, mut those) = (v6.into_iter(), v4.into_iter());
+    loop {
+        let (this, that) = (these.next(), those.next());
+        if this.is_none() && that.is_none() {
+            return turns;
+        }
+        turns.extend(this);
+        turns.extend(that);
+    }
+}
+
+/// Puts HTTP/1.1 on a stream. One task drives it for as long as it lives.
+async fn speak<S>(stream: S) -> io::Result<Line>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        .preserve_header_case(false)
+        .handshake(TokioIo::new(Heard {
+            stream,
+            deaf: false,
+        }))
+        .await
+        .map_err(io::Error::other)?;
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            // Whoever waited for an answer has been told; this is for connections nobody was waiting on.
+            tracing::debug!(error = &error as &dyn Error, "upstream connection ended");
+        }
+    });
+    Ok(Line { sender, task })
+}
+
+/// A stream that is read although it can no longer be written: an upstream may answer an upload early (413, 401) and
+/// close, and that answer is worth more than the error of the write. Without one, the read fails as the write did.
+struct Heard<S> {
+    stream: S,
+    /// The upstream reads no more: what is written goes nowhere.
+    deaf: bool,
+}
+
+impl<S> Heard<S> {
+    fn written(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        offered: usize,
+    ) -> Poll<io::Result<usize>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match result {
+            Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+                self.deaf = true;
+                Poll::Ready(Ok(offered))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(result, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(offered));
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(result, offered)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_families_are_tried_by_turns() {
+        let check = |given: &[&str], expected: &[&str]| {
+            let given = given.iter().map(|text| text.parse().unwrap());
+            let expected: Vec<SocketAddr> =
+                expected.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(interleave(given), expected);
+        };
+        check(&[], &[]);
+        check(
+            &["[::1]:1", "[::2]:1", "10.0.0.1:1"],
+            &["[::1]:1", "10.0.0.1:1", "[::2]:1"],
+        );
+        check(
+            &["10.0.0.1:1", "10.0.0.2:1", "[::1]:1"],
+            &["10.0.0.1:1", "[::1]:1", "10.0.0.2:1"],
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_does_not_keep_the_next_from_being_tried() {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refuses = gone.local_addr().unwrap();
+        drop(gone);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accepts = listener.local_addr().unwrap();
+        let stream = first_of(vec![refuses, accepts], Duration::from_secs(5))
+            .await
+            .unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), accepts);
+        assert!(
+            first_of(vec![refuses], Duration::from_secs(5))
+                .await
+                .is_err()
+        );
+        assert!(first_of(Vec::new(), Duration::ZERO).await.is_err());
+    }
+
+    #[test]
+    fn the_trust_of_the_platform_makes_a_client_that_asks_for_http_1() {
+        let config = client_tls().unwrap();
+        assert_eq!(config.alpn_protocols, [b"http/1.1".to_vec()]);
+    }
+}

@@ -1,0 +1,199 @@
+//! One request: pick an endpoint, take or make a connection, send, and maybe do it again. A request is repeated only
+//! when no byte of it was written: then any method may be, and no answer can have been lost.
+
+use super::Upstream;
+use super::conn::Conn;
+use super::pool::Pools;
+use super::retry::{Fault, SendError};
+use crate::base::body::Body;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Silence allowed in event streams, where silence is usual.
+const STREAM_SILENCE: Duration = Duration::from_secs(3600);
+
+/// What the route says about one request to an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// To the head of the answer, counted while it is the upstream's turn: from the request's last byte, and
+    /// between those before it.
+    pub timeout: Duration,
+    /// Silence in the body of the answer; at least an hour for event streams and gRPC.
+    pub idle_timeout: Duration,
+    /// How often another endpoint may be tried.
+    pub retries: u32,
+    /// For `balance = "hash:ip"`; `None` for peers without an address.
+    pub client_ip: Option<IpAddr>,
+}
+
+impl Pools {
+    /// Sends a request and returns the answer when its head is there. The body of the answer gives the connection
+    /// back when it ends.
+    ///
+    /// The request is sent as it is, as HTTP/1.1 with the path and query of its URI; without a `Host` it gets the
+    /// endpoint's. The answer has a `Content-Length` or a `Transfer-Encoding: chunked`, never both.
+    ///
+    /// Must be called on the worker's runtime. Cancel-safe: a caller that goes away closes the connection.
+    pub async fn send(
+        &self,
+        upstream: &Upstream,
+        mut request: Request<Body>,
+        terms: &Terms,
+    ) -> Result<Response<Body>, SendError> {
+        let core = &upstream.core;
+        let mut home = self.home(upstream);
+        home.budget.deposit();
+        *request.version_mut() = Version::HTTP_11;
+        origin_form(request.uri_mut());
+        frame(&mut request);
+        let own_host = !request.headers().contains_key(HOST);
+        let mut retries = terms.retries;
+        let mut tried = Vec::new();
+        let mut redial = false;
+        loop {
+            let at = home.pick(terms.client_ip, &tried);
+            let endpoint = &core.endpoints[at];
+            let place = core.enter(at).map_err(|reason| SendError::Unavailable {
+                upstream: core.name.clone(),
+                reason,
+            })?;
+            if own_host {
+                let host = endpoint.host().clone();
+                request.headers_mut().insert(HOST, host);
+            }
+            let ready = if redial { None } else { home.checkout(at) };
+            let reused = ready.is_some();
+            let opened = match ready {
+                Some(conn) => Ok(conn),
+                None => Box::pin(home.open(at)).await,
+            };
+            let source = match opened {
+                Err(source) => source,
+                Ok(mut conn) => {
+                    place.hand_over();
+                    conn.engage(home);
+                    let mut failed = match conn.exchange(request, terms.timeout).await {
+                        Ok(Ok(response)) => return accept(conn, response, terms, endpoint.text()),
+                        Ok(Err(failed)) => failed,
+                        Err(_elapsed) => {
+                            let address = endpoint.text().clone();
+                            return Err(SendError::Timeout { address });
+                        }
+                    };
+                    let Some(unsent) = failed.take_message() else {
+                        return Err(SendError::of(failed.into_error(), endpoint.text()));
+                    };
+                    request = unsent;
+                    home = match conn.disengage() {
+                        Some(home) => home,
+                        None => self.home(upstream),
+                    };
+                    core.leave(at);
+                    if reused {
+                        // The upstream had closed it while it was idle. That says nothing about the endpoint, and
+                        // nothing was asked of it: a fresh connection is no retry.
+                        redial = true;
+                        continue;
+                    }
+                    io::Error::other(failed.into_error())
+                }
+            };
+            tried.push(at);
+            let last = tried.len() == core.endpoints.len();
+            if last || retries == 0 || !home.budget.withdraw(core.millis()) {
+                let address = endpoint.text().clone();
+                return Err(SendError::Unreachable { address, source });
+            }
+            retries -= 1;
+        }
+    }
+}
+
+/// Says that a body of unknown length is chunked. hyper takes such a body of a `GET` or `HEAD` for none and drops it.
+fn frame(request: &mut Request<Body>) {
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+}
+
+/// Checks the head of an answer and arranges for the connection to come back when its body ends.
+fn accept(
+    mut conn: Box<Conn>,
+    response: Response<Incoming>,
+    terms: &Terms,
+    address: &Arc<str>,
+) -> Result<Response<Body>, SendError> {
+    let (mut head, incoming) = response.into_parts();
+    let framing = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        Err(Fault::UnaskedUpgrade)
+    } else {
+        settle_framing(&mut head.headers)
+    };
+    if let Err(source) = framing {
+        let address = address.clone();
+        return Err(SendError::Protocol { address, source });
+    }
+    conn.heed(&head.headers);
+    let body = if incoming.is_end_stream() {
+        conn.release();
+        Body::empty()
+    } else {
+        let idle_timeout = if streams(&head.headers) {
+            terms.idle_timeout.max(STREAM_SILENCE)
+        } else {
+            terms.idle_timeout
+        };
+        Body::incoming(incoming).watched(conn.follow(idle_timeout))
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// One framing, beyond doubt: hyper reads an answer that has both fields as chunked and leaves both in place, and
+/// takes several equal lengths for one (RFC 9112 §6.3). What goes on must not be read otherwise by anyone.
+fn settle_framing(headers: &mut HeaderMap) -> Result<(), Fault> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Fault::TransferCoding);
+        }
+        headers.remove(CONTENT_LENGTH);
+        return Ok(());
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err(Fault::Lengths);
+    }
+    Ok(())
+}
+
+fn streams(headers: &HeaderMap) -> bool {
+    let starts = |value: &[u8], with: &[u8]| {
+        value
+            .get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        starts(value, b"text/event-stream") || starts(value, b"application/grpc")
+    })
+}
+
+/// Path and query alone, as a request to an origin has it (RFC 9112 §3.2.1).
+fn origin_form(uri: &mut Uri) {
+    if uri.authority().is_some() {
+        *uri = uri
+            .path_and_query()
+            .cloned()
+            .map_or_else(Uri::default, Uri::from);
+    }
+}
