@@ -1,0 +1,115 @@
+//! What a browser keeps for us between requests: which cookies make up the session, and the access token in them.
+//! Mode `shared`: the provider's own cookies are read as its own library reads them (contract, section 5).
+
+mod json;
+pub mod supabase;
+
+use crate::base::secret::Secret;
+use crate::headers::cookies;
+use http::HeaderMap;
+use std::sync::Arc;
+use supabase::{Malformed, SupabaseCookies};
+
+/// How the session of this configuration is found in a request.
+#[derive(Debug)]
+pub struct Session {
+    /// Index of the provider whose tokens it holds.
+    pub provider: usize,
+    cookies: Cookies,
+}
+
+#[derive(Debug)]
+enum Cookies {
+    /// `@supabase/ssr` and its ancestors.
+    Supabase(SupabaseCookies),
+    /// A cookie whose value is the token itself.
+    RawToken(Arc<str>),
+}
+
+/// What the cookies of a request hold.
+#[derive(Debug)]
+pub enum Held {
+    /// No session.
+    Nothing,
+    /// Cookies that the real library takes for none, and why.
+    Unreadable(Malformed),
+    /// An access token, not verified.
+    Token(Secret<String>),
+}
+
+impl Session {
+    /// The session of a Supabase project with this storage key.
+    pub fn supabase(provider: usize, storage_key: &str) -> Self {
+        Self {
+            provider,
+            cookies: Cookies::Supabase(SupabaseCookies::new(storage_key)),
+        }
+    }
+
+    /// A session that is one cookie with a bare JWT.
+    pub fn raw_token(provider: usize, cookie: Arc<str>) -> Self {
+        Self {
+            provider,
+            cookies: Cookies::RawToken(cookie),
+        }
+    }
+
+    /// Whether a cookie of this name belongs to the session: removed on the way to an upstream, and from its `Set-Cookie`.
+    pub fn owns(&self, name: &[u8]) -> bool {
+        match &self.cookies {
+            Cookies::Supabase(cookies) => cookies.owns(name),
+            Cookies::RawToken(own) => own.as_bytes() == name,
+        }
+    }
+
+    /// Whether a cookie of this name is a PKCE verifier, which the application behind us needs for its own logins.
+    pub fn is_verifier(&self, name: &[u8]) -> bool {
+        match &self.cookies {
+            Cookies::Supabase(cookies) => cookies.is_verifier(name),
+            Cookies::RawToken(_) => false,
+        }
+    }
+
+    /// Appends every value that makes up the session to `key`, in order; false when there is none.
+    /// Equal keys hold equal sessions, so the key serves the cache of verified credentials.
+    pub fn append_raw(&self, headers: &HeaderMap, key: &mut Vec<u8>) -> bool {
+        match &self.cookies {
+            Cookies::Supabase(cookies) => match cookies.raw(headers) {
+                Some(raw) => {
+                    raw.append_key(key);
+                    true
+                }
+                None => false,
+            },
+            Cookies::RawToken(own) => match first(headers, own) {
+                Some(value) => {
+                    key.extend_from_slice(value);
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// The access token of the request's session.
+    pub fn read(&self, headers: &HeaderMap) -> Held {
+        match &self.cookies {
+            Cookies::Supabase(cookies) => match cookies.read(headers) {
+                Ok(Some(session)) => Held::Token(session.access_token),
+                Ok(None) => Held::Nothing,
+                Err(why) => Held::Unreadable(why),
+            },
+            Cookies::RawToken(own) => first(headers, own)
+                .and_then(|value| String::from_utf8(value.to_vec()).ok())
+                .map_or(Held::Nothing, |token| Held::Token(Secret::new(token))),
+        }
+    }
+}
+
+/// The first non-empty value under a name.
+fn first<'h>(headers: &'h HeaderMap, own: &str) -> Option<&'h [u8]> {
+    cookies::pairs(headers)
+        .find(|(name, _)| *name == own.as_bytes())
+        .map(|(_, value)| value)
+        .filter(|value| !value.is_empty())
+}
