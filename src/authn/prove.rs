@@ -1,0 +1,382 @@
+//! The proof of a credential on three levels: what the connection remembers, what the process knows, and verification.
+
+use super::memory::Known;
+use super::{Accepts, Candidate, Memory, Standing, seal};
+use crate::base::clock::Clock;
+use crate::config::route::Auth;
+use crate::exchange::{Caller, Code, Credential, Reject, Verified};
+use crate::headers::cookies;
+use crate::headers::forwarded::Client;
+use crate::headers::outbound::IdentityHeaders;
+use crate::limit::{Limits, Who, keyed};
+use crate::session::{Held, Session};
+use crate::telemetry::metrics::{AuthOutcome, CacheOutcome, Metrics};
+use crate::token::{Cache, Issuer, Slot, TokenError, Tokens};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use std::sync::Arc;
+
+/// Proves credentials. Borrowed parts of the snapshot and the connection, gathered for one request.
+#[derive(Debug)]
+pub struct Prover<'a> {
+    /// Verification and keys.
+    pub tokens: &'a Tokens,
+    /// What the process knows.
+    pub cache: &'a Cache,
+    /// What the connection remembers.
+    pub memory: &'a Memory,
+    /// The session of the configuration.
+    pub session: Option<&'a Session>,
+    /// What upstreams are told.
+    pub identity_headers: &'a IdentityHeaders,
+    /// Budgets.
+    pub limits: &'a Limits,
+    /// The policies of the route that count credentials which did not verify.
+    pub failures: &'a [usize],
+    /// Whether the peer is a trusted proxy.
+    pub peer_trusted: bool,
+    /// The wall clock judges `exp`.
+    pub clock: &'a Clock,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// How many providers there are.
+    pub providers: usize,
+    /// Index of the worker, for the counters.
+    pub worker: usize,
+    /// `log.auth`: successes at info.
+    pub log_success: bool,
+}
+
+impl Prover<'_> {
+    /// Turns a candidate into a caller, or says why not.
+    pub async fn prove(
+        &self,
+        accepts: &Accepts,
+        candidate: Candidate<'_>,
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Caller, Reject> {
+        let caller = self.judge(accepts, candidate, headers, client).await?;
+        if let Some(verified) = caller.verified() {
+            let (provider, credential) = (Some(verified.provider), verified.credential);
+            self.metrics
+                .auth(self.worker, provider, credential, AuthOutcome::Ok);
+        }
+        Ok(caller)
+    }
+
+    async fn judge(
+        &self,
+        accepts: &Accepts,
+        candidate: Candidate<'_>,
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Caller, Reject> {
+        match candidate {
+            Candidate::Nothing if accepts.auth == Auth::Required => Err(missing()),
+            Candidate::Nothing => Ok(Caller::nobody()),
+            Candidate::Bearer(token) => self.bearer(accepts, token, headers, client).await,
+            Candidate::Session => match self.cookie(headers, client).await {
+                Ok(Some(verified)) => Ok(Caller::proven(verified)),
+                Ok(None) if accepts.auth == Auth::Required => Err(missing()),
+                Ok(None) => Ok(Caller::nobody()),
+                // A cookie is not explicit: where nobody is welcome, a session that is over or no session is nobody.
+                Err(reject)
+                    if accepts.auth == Auth::Optional
+                        && matches!(
+                            reject.code(),
+                            Code::InvalidToken
+                                | Code::TokenExpired
+                                | Code::Forbidden
+                                | Code::MissingCredentials
+                        ) =>
+                {
+                    Ok(Caller::nobody())
+                }
+                Err(reject) => Err(reject),
+            },
+        }
+    }
+
+    async fn bearer(
+        &self,
+        accepts: &Accepts,
+        token: &[u8],
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Caller, Reject> {
+        let field = headers.get(AUTHORIZATION).map_or(token, |v| v.as_bytes());
+        let verified = match self.remembered(Credential::Bearer, field) {
+            Some(known) => known,
+            None => {
+                let slot = Slot {
+                    credential: Credential::Bearer,
+                    index: 0,
+                };
+                let ended = self.tokens.ended_version();
+                let proven = match self.known(slot, token) {
+                    Some(known) => Ok(known),
+                    None => {
+                        // Boxed, as all that is rare: the future of every request is moved once, and is small without it.
+                        Box::pin(self.verified(slot, None, token, token, headers, client)).await
+                    }
+                };
+                let verified = match proven {
+                    // An anonymous sign-in that the provider's settings refuse: nobody, where nobody is welcome.
+                    Err(reject)
+                        if reject.code() == Code::Forbidden && accepts.auth == Auth::Optional =>
+                    {
+                        return Ok(Caller::nobody());
+                    }
+                    other => other?,
+                };
+                self.remember(Credential::Bearer, field, &verified, ended);
+                verified
+            }
+        };
+        if let Some(from) = &accepts.bearer_from
+            && !from.contains(&verified.identity.provider)
+        {
+            return Err(invalid().because("this route takes no bearer tokens of that provider"));
+        }
+        Ok(Caller::proven(verified))
+    }
+
+    /// `None`: the cookies hold no session after all.
+    async fn cookie(
+        &self,
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Option<Arc<Verified>>, Reject> {
+        let Some(session) = self.session else {
+            return Ok(None);
+        };
+        let only = cookies::only_field(headers);
+        if let Some(known) = only.and_then(|field| self.remembered(Credential::Session, field)) {
+            return Ok(Some(known));
+        }
+        let ended = self.tokens.ended_version();
+        let mut raw = Vec::with_capacity(only.map_or(4096, <[u8]>::len));
+        if !session.append_raw(headers, &mut raw) {
+            return Ok(None);
+        }
+        let slot = Slot {
+            credential: Credential::Session,
+            index: u16::try_from(session.provider).unwrap_or(u16::MAX),
+        };
+        let verified = match self.known(slot, &raw) {
+            Some(known) => known,
+            None => {
+                let token = match session.read(headers) {
+                    Held::Token(token) => token,
+                    Held::Nothing => return Ok(None),
+                    Held::Unreadable(why) => {
+                        let (provider, kind) = (Some(session.provider), Credential::Session);
+                        self.metrics
+                            .auth(self.worker, provider, kind, AuthOutcome::Invalid);
+                        // To the client it is no session, as it is to the real library; the operator wants to know.
+                        return Err(
+                            missing().because(format!("the session cookie cannot be read: {why}"))
+                        );
+                    }
+                };
+                let token = token.expose().as_bytes();
+                Box::pin(self.verified(slot, Some(session.provider), &raw, token, headers, client))
+                    .await?
+            }
+        };
+        if verified.identity.expires_at <= self.clock.unix() {
+            // Leeway is for clocks that differ; a session's token is never forwarded past its `exp`.
+            let provider = Some(verified.provider);
+            self.metrics.auth(
+                self.worker,
+                provider,
+                Credential::Session,
+                AuthOutcome::Expired,
+            );
+            return Err(expired().because("session token within the leeway after exp"));
+        }
+        if let Some(field) = only {
+            self.remember(Credential::Session, field, &verified, ended);
+        }
+        Ok(Some(verified))
+    }
+
+    /// First level: the connection sent this very field before, and nothing has happened since.
+    fn remembered(&self, kind: Credential, field: &[u8]) -> Option<Arc<Verified>> {
+        let known = self.memory.recall(kind, field)?;
+        let verified = &known.verified;
+        let current = verified.identity.expires_at > self.clock.unix()
+            && verified.epoch == self.tokens.epoch(Issuer::Provider(verified.provider))
+            && known.ended == self.tokens.ended_version();
+        if current {
+            self.metrics
+                .token_cache(self.worker, CacheOutcome::Connection);
+        }
+        current.then_some(known.verified)
+    }
+
+    fn remember(&self, kind: Credential, field: &[u8], verified: &Arc<Verified>, ended: u64) {
+        let verified = verified.clone();
+        self.memory.keep(
+            field,
+            Known {
+                kind,
+                verified,
+                ended,
+            },
+        );
+    }
+
+    /// Second level: the process has verified it before.
+    fn known(&self, slot: Slot, raw: &[u8]) -> Option<Arc<Verified>> {
+        let known = self.cache.get(self.tokens, slot, raw)?;
+        self.metrics.token_cache(self.worker, CacheOutcome::Hit);
+        Some(known)
+    }
+
+    /// Third level: verification. A failure is never kept.
+    async fn verified(
+        &self,
+        slot: Slot,
+        provider: Option<usize>,
+        raw: &[u8],
+        token: &[u8],
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Arc<Verified>, Reject> {
+        self.metrics.token_cache(self.worker, CacheOutcome::Miss);
+        let who = Who {
+            client: client.ip,
+            peer_trusted: self.peer_trusted,
+            headers,
+            verified: None,
+        };
+        self.failures_left(&who)?;
+        let verified = self.verify(provider, token, slot.credential, &who).await?;
+        self.cache.put(
+            self.tokens,
+            slot,
+            Issuer::Provider(verified.provider),
+            raw,
+            verified.clone(),
+        );
+        Ok(verified)
+    }
+
+    /// Verifies with keys and cryptography, counts the outcome, and prepares what upstreams will get.
+    async fn verify(
+        &self,
+        provider: Option<usize>,
+        token: &[u8],
+        credential: Credential,
+        who: &Who<'_>,
+    ) -> Result<Arc<Verified>, Reject> {
+        // Read before the verification, so that a key withdrawn meanwhile is not missed.
+        let epochs: Vec<u64> = (0..self.providers)
+            .map(|index| self.tokens.epoch(Issuer::Provider(index)))
+            .collect();
+        let result = match provider {
+            Some(provider) => self
+                .tokens
+                .verify_for(provider, token)
+                .await
+                .map(|identity| (provider, identity)),
+            None => self.tokens.verify_any(token).await,
+        };
+        match result {
+            Ok((provider, identity)) => {
+                if self.log_success {
+                    tracing::info!(provider = %identity.provider, user_id = %identity.user_id, credential = credential.as_str(), "authenticated");
+                } else {
+                    tracing::debug!(provider = %identity.provider, user_id = %identity.user_id, credential = credential.as_str(), "authenticated");
+                }
+                let standing = Standing {
+                    provider,
+                    epoch: epochs.get(provider).copied().unwrap_or(0),
+                    user_key: keyed(&[identity.provider.as_bytes(), identity.user_id.as_bytes()]),
+                };
+                seal(
+                    identity,
+                    credential,
+                    Some(token),
+                    self.identity_headers,
+                    standing,
+                )
+            }
+            Err(error) => {
+                let provider = error
+                    .provider()
+                    .and_then(|name| self.tokens.index(name))
+                    .or(provider);
+                self.metrics
+                    .auth(self.worker, provider, credential, outcome(&error));
+                if error.is_failure() {
+                    self.limits.failure(self.failures, who);
+                }
+                Err(refusal(&error))
+            }
+        }
+    }
+
+    /// Before any cryptography: an address whose budget of failed credentials is spent.
+    fn failures_left(&self, who: &Who<'_>) -> Result<(), Reject> {
+        match self.limits.failures_blocked(self.failures, who) {
+            None => Ok(()),
+            Some(spent) => {
+                self.metrics.rate_limited(self.worker, spent.policy);
+                Err(Reject::new(Code::RateLimited, "Too many credentials that did not verify came from this address. Wait, then send one that is valid.")
+                    .because("budget of failed credentials is spent")
+                    .retry_after(spent.retry_after))
+            }
+        }
+    }
+}
+
+fn outcome(error: &TokenError) -> AuthOutcome {
+    match error {
+        TokenError::Expired { .. } => AuthOutcome::Expired,
+        TokenError::KeysUnavailable { .. } => AuthOutcome::Unavailable,
+        TokenError::Anonymous { .. } => AuthOutcome::Refused,
+        TokenError::Refused { .. } | TokenError::UnknownIssuer => AuthOutcome::Invalid,
+    }
+}
+
+fn missing() -> Reject {
+    Reject::new(
+        Code::MissingCredentials,
+        "This address needs a session cookie or an Authorization: Bearer token.",
+    )
+}
+
+fn invalid() -> Reject {
+    Reject::new(
+        Code::InvalidToken,
+        "The access token is not valid. Sign in again or send a valid one.",
+    )
+}
+
+fn expired() -> Reject {
+    Reject::new(
+        Code::TokenExpired,
+        "The access token has expired. Refresh it or sign in again.",
+    )
+}
+
+/// What the client is told: never which check failed.
+fn refusal(error: &TokenError) -> Reject {
+    let reject = match error {
+        TokenError::Expired { .. } => expired(),
+        TokenError::KeysUnavailable { .. } => Reject::new(
+            Code::AuthUnavailable,
+            "The keys that verify credentials are out of reach. Try again soon.",
+        )
+        .retry_after(5),
+        TokenError::Anonymous { .. } => Reject::new(
+            Code::Forbidden,
+            "Anonymous users are not allowed here. Sign in with an account.",
+        ),
+        _ => invalid(),
+    };
+    reject.because(error.to_string())
+}

@@ -1,0 +1,201 @@
+//! The request as the upstream gets it: built afresh from what was admitted. Nothing that Tollhouse sets is ever the client's.
+
+use super::facts::Exchange;
+use crate::authn::Memory;
+use crate::config::route::{ForwardCookies, ForwardSession};
+use crate::csrf;
+use crate::exchange::{Caller, Code, Credential, Peer, Reject};
+use crate::headers::cookies::{self, Rewritten};
+use crate::headers::strip::{self, Keep};
+use crate::headers::{forwarded, outbound};
+use crate::route::{Forward, HostField, Route, Target};
+use crate::snapshot::Snapshot;
+use crate::telemetry::request_id::{TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use http::header::{COOKIE, HOST};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Uri};
+
+/// Who has to do with a request besides the upstream.
+pub(super) struct Parties<'a> {
+    pub(super) peer: &'a Peer,
+    /// The host that was asked for.
+    pub(super) asked: &'a HeaderValue,
+    pub(super) caller: &'a Caller,
+    /// What the connection remembers.
+    pub(super) memory: Option<&'a Memory>,
+}
+
+/// Turns the client's head into the one that goes upstream (contract, section 3.13).
+pub(super) fn prepare<'c>(
+    snapshot: &Snapshot,
+    route: &Route,
+    ex: &Exchange,
+    head: &mut Parts,
+    parties: &Parties<'_>,
+    capture: impl Fn(&str) -> Option<&'c str>,
+) -> Result<(), Reject> {
+    let Target::Upstream(forward) = &route.target else {
+        return Ok(());
+    };
+    let Parties {
+        peer,
+        asked,
+        caller,
+        memory,
+    } = *parties;
+    if csrf::is_websocket(&head.headers) {
+        // Passed on as a plain request it would look as if it had worked.
+        return Err(Reject::new(
+            Code::NotSupported,
+            "WebSocket connections are not supported by this version of the gateway.",
+        ));
+    }
+    // First everything that is not the client's to say, then what we say: in this order nothing of ours can be removed.
+    let keep = Keep {
+        forwarding: peer.trusted,
+        credentials: route.forward_credentials,
+    };
+    if strip::strip(&mut head.headers, keep, &snapshot.forgeable) {
+        snapshot.strangers.note(peer);
+    }
+    cookies_upstream(snapshot, route, caller, memory, head);
+    let headers = &mut head.headers;
+    if let Some(verified) = caller.verified() {
+        let tells_token = verified.credential != Credential::Session
+            || matches!(
+                route.forward_session,
+                ForwardSession::Bearer | ForwardSession::Both
+            );
+        outbound::apply(
+            headers,
+            &verified.headers,
+            verified.authorization.as_ref().filter(|_| tells_token),
+        );
+    }
+    headers.insert(X_REQUEST_ID, ex.request_id.clone());
+    headers.insert(TRACEPARENT, ex.trace.header());
+    if !ex.trace.continued() {
+        headers.remove(TRACESTATE);
+    }
+    forwarded::tell(
+        headers,
+        peer,
+        &ex.client,
+        asked.clone(),
+        ex.secure,
+        forward.forwarded_for,
+    );
+    for name in &route.request_headers.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &route.request_headers.set {
+        headers.insert(name, value.clone());
+    }
+    let host = match &forward.host {
+        HostField::Fixed(value) => Some(value),
+        HostField::Client => Some(asked),
+        HostField::Endpoint => None,
+    };
+    match host {
+        Some(host) => headers.insert(HOST, host.clone()),
+        None => headers.remove(HOST), // the pool fills in that of the endpoint it picks
+    };
+    target(forward, ex, head, capture)
+}
+
+/// Session cookies stay here unless the route passes them on; other cookies go as the route says.
+fn cookies_upstream(
+    snapshot: &Snapshot,
+    route: &Route,
+    caller: &Caller,
+    memory: Option<&Memory>,
+    head: &mut Parts,
+) {
+    if !head.headers.contains_key(COOKIE) {
+        return;
+    }
+    let session_told = matches!(
+        route.forward_session,
+        ForwardSession::Cookies | ForwardSession::Both
+    ) && caller
+        .verified()
+        .is_some_and(|v| v.credential == Credential::Session);
+    let session_passes = route.forward_credentials || session_told;
+    let own = |name: &[u8]| {
+        let session = snapshot.session.as_ref();
+        session.is_some_and(|session| session.owns(name))
+    };
+    let verifier = |name: &[u8]| {
+        let session = snapshot.session.as_ref();
+        session.is_some_and(|session| session.is_verifier(name))
+    };
+    if session_told {
+        rewrite_cookies(head, |headers| cookies::first_of_each(headers, own));
+    }
+    let keep = |name: &[u8]| {
+        if own(name) {
+            return session_passes;
+        }
+        if verifier(name) {
+            return true;
+        }
+        match &route.forward_cookies {
+            ForwardCookies::All => true,
+            ForwardCookies::None => false,
+            ForwardCookies::Named(names) => names.iter().any(|n| n.as_bytes() == name),
+        }
+    };
+    // What most requests want, the same for every request of a browser.
+    let usual = !session_passes && route.forward_cookies == ForwardCookies::All;
+    rewrite_cookies(head, |headers| {
+        match (memory, cookies::only_field(headers)) {
+            (Some(memory), Some(field)) if usual => {
+                memory.other_cookies(snapshot.tokens.generation(), field, || {
+                    cookies::without(headers, keep)
+                })
+            }
+            _ => cookies::without(headers, keep),
+        }
+    });
+}
+
+fn rewrite_cookies(head: &mut Parts, rewrite: impl FnOnce(&HeaderMap) -> Rewritten) {
+    match rewrite(&head.headers) {
+        Rewritten::Unchanged => {}
+        Rewritten::Removed => {
+            head.headers.remove(COOKIE);
+        }
+        Rewritten::Replaced(value) => {
+            head.headers.insert(COOKIE, value);
+        }
+    }
+}
+
+/// The target in origin form (RFC 9112 §3.2.1): base path, rewritten canonical path, the query as it came.
+fn target<'c>(
+    forward: &Forward,
+    ex: &Exchange,
+    head: &mut Parts,
+    capture: impl Fn(&str) -> Option<&'c str>,
+) -> Result<(), Reject> {
+    let path = ex.path.as_deref().unwrap_or("/");
+    let plain = forward.rewrite.is_identity() && forward.base_path.is_empty();
+    if plain && head.uri.authority().is_none() && head.uri.path() == path {
+        return Ok(());
+    }
+    let query = head.uri.query();
+    let mut text = String::with_capacity(
+        forward.base_path.len() + path.len() + 1 + query.map_or(0, |q| q.len() + 1),
+    );
+    text.push_str(&forward.base_path);
+    forward.rewrite.append(path, capture, &mut text);
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(query);
+    }
+    let target = PathAndQuery::try_from(text)
+        .map_err(|_| Reject::new(Code::BadRequest, "The path cannot be forwarded."))?;
+    head.uri = Uri::from(target);
+    Ok(())
+}

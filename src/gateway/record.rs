@@ -1,0 +1,114 @@
+//! One record for each request, whatever becomes of it: written when the body of its answer has ended, or when the
+//! request is dropped on the way.
+
+use super::Local;
+use super::facts::Exchange;
+use super::pace::Pulse;
+use crate::base::body::{Body, BodyError, End, Watch};
+use crate::telemetry;
+use http::StatusCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The client went away before it had its answer; the word is nginx's, no such status is ever sent.
+const CLIENT_GONE: u16 = 499;
+
+/// What will be written of this request. Dropping it writes it.
+pub(super) struct Record {
+    pub(super) ex: Exchange,
+    local: Arc<Local>,
+    pulse: Arc<Pulse>,
+    status: Option<StatusCode>,
+    /// Of the request's body; `None`: it has none.
+    bytes_in: Option<Arc<AtomicU64>>,
+    bytes_out: u64,
+    whole: bool,
+}
+
+impl Record {
+    pub(super) fn open(local: &Arc<Local>, ex: Exchange, pulse: &Arc<Pulse>) -> Self {
+        pulse.request_began();
+        Self {
+            ex,
+            local: local.clone(),
+            pulse: pulse.clone(),
+            status: None,
+            bytes_in: None,
+            bytes_out: 0,
+            whole: false,
+        }
+    }
+
+    /// Holds the client to its pace while the body of its request is awaited, and counts the bytes.
+    pub(super) fn watch(&mut self, body: Body) -> Body {
+        super::pace::watch(body, &self.pulse, &mut self.bytes_in)
+    }
+
+    /// The answer's head goes out with this status; the record follows its body.
+    pub(super) fn answered(mut self, status: StatusCode, body: Body) -> Body {
+        self.status = Some(status);
+        body.watched(Box::new(self))
+    }
+}
+
+impl Watch for Record {
+    fn data(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.bytes_out += bytes as u64;
+        Ok(())
+    }
+
+    fn end(mut self: Box<Self>, how: End) {
+        self.whole = how == End::Whole;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Local {
+            snapshot,
+            access,
+            worker,
+        } = &*self.local;
+        let elapsed = snapshot
+            .clock
+            .now()
+            .saturating_duration_since(self.ex.started);
+        let gone = || StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
+        // A gRPC refusal goes out as 200; what the operator wants to see is why.
+        let refused = self.status.and(self.ex.code).map(|code| code.status());
+        let status = refused.or(self.status).unwrap_or_else(gone);
+        snapshot
+            .metrics
+            .request(*worker, self.ex.route, &self.ex.method, status, elapsed);
+        if self.whole {
+            self.pulse.request_ended();
+        }
+        if !access.wants_records() {
+            return;
+        }
+        let ex = &mut self.ex;
+        let route = ex.route.and_then(|index| snapshot.routes.get(index));
+        let upstream = ex.upstream.and_then(|index| snapshot.upstreams.get(index));
+        access.record(telemetry::Record {
+            unix_millis: snapshot.clock.unix_millis(),
+            request_id: ex.request_id.clone(),
+            trace: Some(ex.trace),
+            method: ex.method.clone(),
+            path: ex.path.take(),
+            route: route.map(|route| route.name.clone()),
+            status,
+            duration: elapsed,
+            upstream: upstream.map(|upstream| upstream.name().clone()),
+            upstream_micros: ex.upstream_micros,
+            client_ip: ex.client.ip,
+            user_id: ex.user.as_ref().map(|user| user.identity.user_id.clone()),
+            credential: ex.user.as_ref().map(|user| user.credential),
+            code: ex.code,
+            bytes_in: self
+                .bytes_in
+                .as_ref()
+                .map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
+            bytes_out: self.bytes_out,
+        });
+    }
+}
