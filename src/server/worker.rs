@@ -1,0 +1,180 @@
+//! One worker: its listeners, its connections, its upstream pools, its deadlines, all on one thread.
+
+use super::connection::Http1;
+use super::drain::State;
+use super::listener::Bound;
+use crate::authn::Memory;
+use crate::base::deadline::Sweeper;
+use crate::exchange::Peer;
+use crate::gateway::{Connection, Gateway, Pace, Pulse};
+use crate::snapshot::Snapshot;
+use crate::telemetry::AccessLog;
+use crate::upstream::Pools;
+use arc_swap::ArcSwap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// After an accept that failed for want of descriptors or memory: wait, do not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often budgets are swept of keys that are full again.
+const SWEEP_LIMITS: Duration = Duration::from_secs(5);
+
+/// What each connection of a worker starts with.
+#[derive(Clone)]
+struct Start {
+    gateway: Arc<Gateway>,
+    state: Arc<State>,
+    sweeper: Arc<Sweeper>,
+    pace: Arc<Pace>,
+    http1: Http1,
+}
+
+/// Serves until the process has drained.
+pub(super) async fn run(index: usize, listeners: Vec<Bound>, state: Arc<State>, access: AccessLog) {
+    let sweeper = Sweeper::new();
+    state.sweepers.lock().push(sweeper.clone());
+    tokio::spawn(sweeper.clone().run());
+    let snapshot = state.current.load_full();
+    let server = &snapshot.config.server;
+    let pools = Pools::new(sweeper.clone(), super::workers(&snapshot.config));
+    tokio::spawn(pools.clone().run());
+    let start = Start {
+        gateway: Arc::new(Gateway::new(state.current.clone(), pools, access, index)),
+        state: state.clone(),
+        sweeper,
+        pace: Arc::new(Pace {
+            head: server.header_timeout,
+            keep_alive: server.keep_alive,
+            body_idle: server.body_idle_timeout,
+            body_min_rate: server.body_min_rate,
+            write_idle: server.write_idle_timeout,
+        }),
+        http1: Http1::new(server),
+    };
+    for listener in listeners {
+        match listener {
+            Bound::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => drop(tokio::spawn(accept_tcp(listener, start.clone()))),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "listener lost")
+                }
+            },
+            Bound::Unix(listener) => match tokio::net::UnixListener::from_std(listener) {
+                Ok(listener) => drop(tokio::spawn(accept_unix(listener, start.clone()))),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "listener lost")
+                }
+            },
+        }
+    }
+    drop(snapshot);
+    state.ended.cancelled().await;
+}
+
+async fn accept_tcp(listener: tokio::net::TcpListener, start: Start) {
+    let _accepting = start.state.accepting();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => begin_tcp(&start, stream, address),
+                Err(error) => pause(&error).await,
+            },
+            () = start.state.stop_accepting.cancelled() => break,
+        }
+    }
+    // What waits in the queue would be reset when the listener closes.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, address)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+            {
+                begin_tcp(&start, stream, address);
+            }
+        }
+    }
+}
+
+fn begin_tcp(start: &Start, stream: tokio::net::TcpStream, address: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    begin(start, stream, Some(address.ip().to_canonical()));
+}
+
+async fn accept_unix(listener: tokio::net::UnixListener, start: Start) {
+    let _accepting = start.state.accepting();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => begin(&start, stream, None),
+                Err(error) => pause(&error).await,
+            },
+            () = start.state.stop_accepting.cancelled() => break,
+        }
+    }
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = tokio::net::UnixStream::from_std(stream)
+            {
+                begin(&start, stream, None);
+            }
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "accept failed");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+fn begin<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    start: &Start,
+    stream: S,
+    ip: Option<IpAddr>,
+) {
+    let Some(place) = start.state.admit(ip) else {
+        tracing::debug!("connection refused: no place left");
+        return;
+    };
+    let trusted = start.state.current.load().trust.trusts(ip);
+    let connection = Arc::new(Connection {
+        peer: Peer {
+            ip,
+            trusted,
+            secure: false,
+        },
+        memory: Memory::default(),
+        pulse: Arc::new(Pulse::new(&start.sweeper, start.pace.clone())),
+    });
+    let start = start.clone();
+    tokio::spawn(async move {
+        let worker = start.gateway.worker();
+        start.state.current.load().metrics.connection_opened(worker);
+        let refused = start
+            .http1
+            .serve(
+                stream,
+                start.gateway,
+                connection,
+                start.state.draining.clone(),
+            )
+            .await;
+        let snapshot = start.state.current.load();
+        snapshot.metrics.connection_closed(worker);
+        if refused {
+            snapshot.metrics.malformed(worker);
+        }
+        drop(place);
+    });
+}
+
+/// Keeps the tables of budgets small.
+pub(super) async fn sweep_limits(current: Arc<ArcSwap<Snapshot>>) {
+    let mut tick = tokio::time::interval(SWEEP_LIMITS);
+    loop {
+        tick.tick().await;
+        current.load_full().limits.sweep();
+    }
+}
