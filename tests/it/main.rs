@@ -1,0 +1,31 @@
+//! The whole gateway on real sockets: one binary, modules by feature.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on panics"
+)]
+
+mod support;
+
+mod admin;
+mod cache;
+mod cookies;
+mod cors;
+mod csrf;
+mod errors;
+mod hygiene;
+mod keys;
+mod limits;
+mod paths;
+mod process;
+mod records;
+mod session;
+mod storm;
+mod streaming;
+mod syntax;
+mod timers;
+mod tokens;
+mod upstreams;
