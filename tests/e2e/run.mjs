@@ -1,0 +1,29 @@
+// Runs the test files one after another and counts. The last line is plain: "N passed, N failed".
+// `node run.mjs demo` runs only the files whose name contains `demo`.
+
+import { readdirSync } from "node:fs";
+import path from "node:path";
+import { run } from "node:test";
+import { spec } from "node:test/reporters";
+import { fileURLToPath } from "node:url";
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const wanted = process.argv[2] ?? "";
+const files = readdirSync(here)
+  .filter((name) => name.endsWith(".test.mjs") && name.includes(wanted))
+  .sort()
+  .reverse() // supabase-ssr first: it opens with the smallest test
+  .map((name) => path.join(here, name));
+
+let [passed, failed] = [0, 0];
+const isTest = (event) => event.details?.type !== "suite" && event.name !== event.file;
+const stream = run({ files, concurrency: 1, timeout: 300_000 });
+stream.on("test:pass", (event) => { if (isTest(event) && event.skip === undefined) passed += 1; });
+// A failing suite or file counts as well: its set-up may have failed before any test.
+stream.on("test:fail", (event) => { if (isTest(event) || event.details?.error?.failureType !== "subtestsFailed") failed += 1; });
+stream.compose(new spec()).pipe(process.stdout);
+stream.on("end", () => process.once("beforeExit", () => {
+  if (passed === 0) failed += 1;
+  console.log(`\n${passed} passed, ${failed} failed`);
+  process.exitCode = failed === 0 ? 0 : 1;
+}));

@@ -1,0 +1,140 @@
+// Starts processes, waits until they answer, and ends them by their own id.
+
+import { spawn } from "node:child_process";
+import { createServer } from "node:net";
+import { mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+
+export const here = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+export const repository = path.dirname(path.dirname(here));
+export const artefacts = path.join(here, "artefacts");
+export const binary = process.env.TOLLHOUSE_BIN ?? path.join(repository, "target/debug/tollhouse");
+const python = path.join(here, ".venv/bin/python");
+
+mkdirSync(artefacts, { recursive: true });
+
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
+
+/** A port that was free a moment ago. */
+export async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Calls `probe` until it gives something truthy; the failure says what was waited for. */
+export async function until(what, probe, { milliseconds = 20_000, unless = () => false } = {}) {
+  const deadline = Date.now() + milliseconds;
+  for (;;) {
+    if (unless()) throw new Error(`no longer waiting for ${what}`);
+    const found = await Promise.resolve().then(probe).catch(() => undefined);
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`waited ${milliseconds} ms for ${what}`);
+    await pause(25);
+  }
+}
+
+class Process {
+  constructor(name, command, args, env) {
+    this.name = name;
+    this.output = "";
+    // Everything here is on this machine; a proxy of the environment must not stand between.
+    const local = { NO_PROXY: "127.0.0.1,localhost", no_proxy: "127.0.0.1,localhost", NO_COLOR: "1" };
+    this.child = spawn(command, args, { cwd: repository, env: { ...process.env, ...local, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    running.add(this.child);
+    this.ended = new Promise((resolve) => {
+      this.child.on("error", (error) => { this.output += `${error}\n`; this.over = true; resolve(-1); });
+      this.child.on("close", (code, signal) => { this.over = true; resolve(code ?? signal); });
+    });
+    this.ended.then(() => running.delete(this.child));
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => (this.output += text));
+    }
+  }
+
+  /** Waits for `probe`; a process that ends before is a failure at once, with its last words. */
+  async ready(what, probe) {
+    try {
+      return await until(`${this.name}: ${what}`, probe, { unless: () => this.over });
+    } catch (error) {
+      this.keepLog();
+      throw new Error(`${error.message}\n${this.output.slice(-4000)}`);
+    }
+  }
+
+  keepLog() {
+    writeFileSync(path.join(artefacts, `${this.name}.log`), this.output);
+  }
+
+  async stop() {
+    this.keepLog();
+    if (!this.over) this.child.kill("SIGTERM");
+    const late = setTimeout(() => this.child.kill("SIGKILL"), 5_000);
+    const code = await this.ended;
+    clearTimeout(late);
+    return code;
+  }
+}
+
+export function start(name, command, args, env = {}) {
+  return new Process(name, command, args, env);
+}
+
+/** Runs a command to its end: `{ code, output }`. */
+export async function run(command, args, env = {}) {
+  const process = start(path.basename(command), command, args, env);
+  const late = setTimeout(() => process.child.kill("SIGKILL"), 30_000);
+  const code = await process.ended;
+  clearTimeout(late);
+  return { code, output: process.output };
+}
+
+const answers = async (url) => (await fetch(url)).ok;
+
+/**
+ * `tollhouse demo`: gateway, provider and page in one process, with two users whose passwords it prints.
+ * `origin` is the gateway's, through which browsers reach the provider; `issuer` is what its tokens name.
+ */
+export async function startDemo(name = "demo") {
+  const origin = `http://127.0.0.1:${await freePort()}`;
+  const demo = start(name, binary, ["demo", "--listen", origin.slice("http://".length)]);
+  const passwords = () => {
+    // eslint-disable-next-line no-control-regex -- a banner may be coloured
+    const banner = demo.output.replace(/\u001b\[[0-9;]*m/g, "");
+    return Object.fromEntries([...banner.matchAll(/(ada|grace)@example\.com\s+(\S+)/g)].map(([, user, word]) => [user, word]));
+  };
+  await demo.ready("two passwords in the banner", () => passwords().ada && passwords().grace);
+  await demo.ready("the provider's keys", () => answers(`${origin}/auth/v1/.well-known/jwks.json`));
+  // The page carries the publishable key, as pages do; the provider says under which name it issues tokens.
+  const [, key] = /data-api-key="([^"]+)"/.exec(await (await fetch(origin)).text()) ?? [];
+  const about = await fetch(`${origin}/auth/v1/.well-known/openid-configuration`, { headers: { apikey: key } });
+  const { issuer } = await about.json();
+  return { process: demo, origin, key, issuer, passwords: passwords() };
+}
+
+/** A FastAPI app under uvicorn. `app` is `module:name`, found in `folder`. */
+export async function startFastApi(name, folder, app, env) {
+  const port = await freePort();
+  const args = ["-m", "uvicorn", app, "--app-dir", folder, "--host", "127.0.0.1", "--port", String(port), "--no-access-log"];
+  const backend = start(name, python, args, { PYTHONDONTWRITEBYTECODE: "1", ...env });
+  const origin = `http://127.0.0.1:${port}`;
+  await backend.ready("/health", () => answers(`${origin}/health`));
+  return { process: backend, origin };
+}
+
+/** `tollhouse run` with a configuration; `text` is given the two addresses it must listen on. */
+export async function startTollhouse(name, text, env = {}) {
+  const [port, admin] = [await freePort(), await freePort()];
+  const file = path.join(artefacts, `${name}.toml`);
+  writeFileSync(file, text({ listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${admin}` }));
+  const gateway = start(name, binary, ["run", "-c", file], env);
+  const [origin, adminOrigin] = [`http://127.0.0.1:${port}`, `http://127.0.0.1:${admin}`];
+  await gateway.ready("/readyz", () => answers(`${adminOrigin}/readyz`));
+  return { process: gateway, origin, admin: adminOrigin, file };
+}
