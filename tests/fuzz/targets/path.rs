@@ -13,7 +13,10 @@ fuzz_target!(|raw: &str| {
     assert!(path.starts_with('/') && !path.contains("//"), "{path}");
     assert!(path.bytes().all(|b| b.is_ascii_graphic()), "{path}");
     assert!(!path.contains(['\\', '?', '#']), "{path}");
-    assert_eq!(path.parse::<Uri>().unwrap().path(), path);
+    // What can come as a URI can go on as one.
+    if raw.parse::<Uri>().is_ok_and(|uri| uri.path() == raw) {
+        assert_eq!(path.parse::<Uri>().unwrap().path(), path);
+    }
 
     let escapes: Vec<&str> = path.split('%').skip(1).collect();
     for rest in escapes {
