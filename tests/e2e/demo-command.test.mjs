@@ -87,7 +87,7 @@ test("into a pipe: the passwords, then one JSON object a line", async () => {
   const lines = output.split("\n");
   const json = lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
   const ready = json.find((line) => line.msg === "ready");
-  assert.deepEqual([ready.listen, ready.warnings], [[demo.origin], 0]);
+  assert.deepEqual([ready.listen, ready.warnings], [[demo.origin], []]);
   assert.ok(json.some((line) => line.msg === "request" && line.path === "/api/me" && line.status === 401));
   const [first] = lines.filter((line) => /^ +ada@example\.com +[a-z0-9]{16,} /.test(line));
   assert.ok(first, output);
