@@ -28,6 +28,11 @@ impl Policy {
         }
     }
 
+    /// An address that `client_ips` lets in; `None`: any is. For rehearsals.
+    pub fn an_address(&self) -> Option<std::net::IpAddr> {
+        self.client_ips.first().map(ipnet::IpNet::addr)
+    }
+
     /// Lets a caller through, or says why not. `capture` gives what a name of the path or host pattern matched, as it
     /// stands in the canonical path. An empty `require` asks for any verified caller on a protected route.
     pub fn check<'a>(

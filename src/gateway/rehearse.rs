@@ -14,6 +14,9 @@ use http::{HeaderValue, Request};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+/// Where invented callers are, unless the route wants them elsewhere: `client_ips` is not what these tests ask about.
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// What would happen to a request.
 #[derive(Debug)]
 pub struct Outcome {
@@ -88,14 +91,12 @@ async fn walk(snapshot: &Snapshot, test: &PolicyTest) -> Result<Outcome, String>
     {
         head.headers.insert(http::header::ORIGIN, origin);
     }
-    let peer = Peer {
-        ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        trusted: false,
-        secure: false,
-    };
-    let mut ex = open(snapshot, &peer, &head);
+    // Where the route wants to be asked from is known only when it is found.
     let world = Rehearsal { caller };
-    let decided = decide(snapshot, &mut ex, &mut head, &peer, &world).await;
+    let (ex, _) = attempt(snapshot, &mut head.clone(), &world, LOCALHOST).await;
+    let policy = ex.route.and_then(|index| snapshot.routes.get(index));
+    let from = policy.and_then(|route| route.policy.an_address());
+    let (ex, decided) = attempt(snapshot, &mut head, &world, from.unwrap_or(LOCALHOST)).await;
     let route = ex.route.and_then(|index| snapshot.routes.get(index));
     let mut outcome = Outcome {
         route: route.map(|r| r.name.clone()),
@@ -119,6 +120,23 @@ async fn walk(snapshot: &Snapshot, test: &PolicyTest) -> Result<Outcome, String>
         },
     }
     Ok(outcome)
+}
+
+/// The line, for a request that comes from this address.
+async fn attempt<'s>(
+    snapshot: &'s Snapshot,
+    head: &mut Parts,
+    world: &Rehearsal,
+    from: IpAddr,
+) -> (Exchange, Result<Plan<'s>, Reject>) {
+    let peer = Peer {
+        ip: Some(from),
+        trusted: false,
+        secure: false,
+    };
+    let mut ex = open(snapshot, &peer, head);
+    let decided = decide(snapshot, &mut ex, head, &peer, world).await;
+    (ex, decided)
 }
 
 fn own_host(snapshot: &Snapshot) -> Option<&str> {

@@ -133,3 +133,16 @@ fn an_unreadable_session_cookie_is_no_session_and_the_operator_is_told() {
         "tollhouse_auth_total{provider=\"main\",credential=\"session\",outcome=\"invalid\"}";
     assert!((house.metric(invalid) - 1.0).abs() < f64::EPSILON);
 }
+
+#[test]
+fn policy_tests_pass_on_routes_for_some_addresses_and_requests_from_others_do_not() {
+    let upstream = Upstream::start();
+    // Starting asserts that the file's own tests pass.
+    let house = House::start(&format!(
+        "[upstreams.app]\nurl = \"{}\"\n[[routes]]\npath = \"/inside\"\nauth = \"public\"\nclient_ips = [\"10.1.0.0/16\"]\n\
+         [[tests]]\nrequest = \"GET /inside\"\nas = \"nobody\"\nupstream = \"app\"\n",
+        upstream.url()
+    ));
+    assert_eq!(house.get("/inside", &[]).code(), "forbidden");
+    assert_eq!(upstream.count(), 0);
+}
