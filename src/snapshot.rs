@@ -255,7 +255,6 @@ fn plan(
         preflight_methods: preflight_methods(route.methods.as_deref()),
         target: target(config, upstreams, route)?,
         accepts: Accepts::compile(route.auth, &route.credentials, session_provider),
-        several: route.several_credentials,
         policy: Policy::compile(&route.require, &route.client_ips, route.auth),
         limits: limits.for_route(
             &route.rate_limits,

@@ -6,7 +6,7 @@ pub mod table;
 use crate::authn::Accepts;
 use crate::authz::Policy;
 use crate::config::route::{
-    AllowInPath, ForwardCookies, ForwardSession, HeaderChange, OnUnauthenticated, Several,
+    AllowInPath, ForwardCookies, ForwardSession, HeaderChange, OnUnauthenticated,
 };
 use crate::config::server::SecurityHeaders;
 use crate::upstream::Upstream;
@@ -28,8 +28,6 @@ pub struct Route {
     pub target: Target,
     /// Which credentials count, and whether one is needed.
     pub accepts: Accepts,
-    /// What happens when Bearer and key come together.
-    pub several: Several,
     /// Who may.
     pub policy: Policy,
     /// Its rate limits.

@@ -125,23 +125,6 @@ impl<'a> RawSession<'a> {
         }
     }
 
-    /// Whether [`Self::append_key`] would write exactly this, without writing it.
-    pub fn has_key(&self, key: &[u8]) -> bool {
-        let Some((&tag, mut rest)) = key.split_first() else {
-            return false;
-        };
-        for value in self.values() {
-            let after = rest
-                .strip_prefix(&(value.len() as u64).to_le_bytes()[..])
-                .and_then(|rest| rest.strip_prefix(value));
-            match after {
-                Some(after) => rest = after,
-                None => return false,
-            }
-        }
-        tag == self.tag() && rest.is_empty()
-    }
-
     /// Decodes the session.
     pub fn decode(&self) -> Result<SessionCookie, Malformed> {
         if self.count > PIECES_MAX {

@@ -92,7 +92,7 @@ impl Pools {
         }
     }
 
-    /// Closes every idle connection; those with a request are closed when it is over. For draining.
+    /// Closes every idle connection; those with a request are closed when it is over. Also done when the pools go.
     pub fn close(&self) {
         for (_, home) in self.homes.lock().drain() {
             home.close();

@@ -25,7 +25,6 @@ fn key_of(field: &str) -> Option<Vec<u8>> {
     let raw = reader().raw(&headers)?;
     let mut key = Vec::new();
     raw.append_key(&mut key);
-    assert!(raw.has_key(&key));
     Some(key)
 }
 
@@ -145,18 +144,10 @@ fn keys_are_equal_only_where_the_session_is() {
             // A whole cookie and a single piece decode alike.
             let same = i == j || [i, j] == [0, 2] || [i, j] == [2, 0];
             assert_eq!(a == b, same, "{} and {}", fields[i], fields[j]);
-            let headers = headers(fields[i].replace('K', KEY).as_bytes());
-            assert_eq!(reader().raw(&headers).unwrap().has_key(b), same);
         }
     }
     let other = format!("theme=dark; {KEY}=ab; {KEY}=other; {KEY}.0=x");
     assert_eq!(key_of(&other), key_of(&format!("{KEY}=ab")));
-    assert!(
-        !reader()
-            .raw(&headers(other.as_bytes()))
-            .unwrap()
-            .has_key(b"")
-    );
 }
 
 #[test]
