@@ -278,6 +278,7 @@ fn plan(
         request_headers: route.request_headers.clone(),
         response_headers: route.response_headers.clone(),
         cache_public: route.cache_public,
+        websocket: route.websocket,
         on_unauthenticated: route.on_unauthenticated,
     })
 }

@@ -52,6 +52,10 @@ impl Environment for World {
             Some("private.pem") => {
                 Ok("-----BEGIN PRIVATE KEY-----\nMCow\n-----END PRIVATE KEY-----\n".into())
             }
+            Some(name) if name.contains(".test") && name.ends_with(".pem") => {
+                let path = root().join("tests/vectors/tls").join(name);
+                fs::read_to_string(path).map_err(|error| error.to_string())
+            }
             _ => Err("does not exist".into()),
         }
     }

@@ -23,6 +23,9 @@ pub enum BodyError {
     /// The sender ended it early or broke the framing.
     #[error("the body was cut short")]
     Cut(#[source] hyper::Error),
+    /// Its connection or stream is gone.
+    #[error("the body's stream was given up")]
+    Abandoned,
 }
 
 /// How a body went.

@@ -137,6 +137,11 @@ impl Deadline {
         self.has_passed()
     }
 
+    /// Wakes the task that waits on it, so that it looks at the world again.
+    pub fn wake(&self) {
+        self.inner.waker.wake();
+    }
+
     /// Waits for `future`, but no longer than `after`. Disarmed when it returns or is dropped.
     pub async fn within<F: Future>(
         &self,

@@ -2,6 +2,8 @@
 
 pub mod body;
 pub mod cause;
+pub mod certificate;
 pub mod clock;
 pub mod deadline;
+pub mod reservoir;
 pub mod secret;

@@ -1,6 +1,7 @@
 //! What `run` says when it starts: where it listens, whom it trusts, what it guards.
 
 use crate::config::Config;
+use crate::config::listener::Listener;
 use crate::config::provider::Provider;
 use crate::config::route::Auth;
 use crate::config::value::{Endpoint, ListenAddr};
@@ -24,7 +25,8 @@ pub(super) fn print(
     let snapshot = running.current.load();
     let config = &snapshot.config;
     let ready_ms = began.elapsed().as_millis();
-    let listens: Vec<String> = running.addresses.iter().map(address).collect();
+    let doors = running.addresses.iter().zip(&config.listeners);
+    let doors = || doors.clone().map(|(at, door)| (listens(at, door), door));
     let admin = running
         .admin
         .as_ref()
@@ -56,7 +58,7 @@ pub(super) fn print(
             "msg": "ready",
             "version": env!("CARGO_PKG_VERSION"),
             "source": source,
-            "listen": listens,
+            "listen": doors().map(|(at, _)| at).collect::<Vec<_>>(),
             "admin": admin,
             "providers": config.providers.iter().map(|p| json!({"name": &*p.name, "keys": keys(p)})).collect::<Vec<_>>(),
             "session": session(config),
@@ -69,8 +71,8 @@ pub(super) fn print(
         return writeln!(out, "{line}");
     }
     writeln!(out, "tollhouse {}  {source}", env!("CARGO_PKG_VERSION"))?;
-    for listen in &listens {
-        writeln!(out, "  listens    {listen}")?;
+    for (at, door) in doors() {
+        writeln!(out, "  listens    {at}{}", spoken(door))?;
     }
     writeln!(out, "  admin      {admin}")?;
     for provider in &config.providers {
@@ -128,6 +130,25 @@ fn address(address: &ListenAddr) -> String {
     match address {
         ListenAddr::Tcp(address) => format!("http://{address}"),
         ListenAddr::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// Where a listener answers, as a URL.
+fn listens(at: &ListenAddr, door: &Listener) -> String {
+    match at {
+        ListenAddr::Tcp(at) if !door.tls.is_empty() => format!("https://{at}"),
+        at => address(at),
+    }
+}
+
+/// What besides HTTP/1.1 happens there.
+fn spoken(door: &Listener) -> &'static str {
+    match (!door.tls.is_empty(), door.h2c, door.redirect_https) {
+        (true, ..) => " (HTTP/2 and HTTP/1.1)",
+        (_, true, true) => " (HTTP/2 and HTTP/1.1 in the clear, redirected to https)",
+        (_, true, false) => " (HTTP/2 and HTTP/1.1 in the clear)",
+        (_, false, true) => " (redirected to https)",
+        _ => "",
     }
 }
 

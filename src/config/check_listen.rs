@@ -15,13 +15,26 @@ struct Door {
 }
 
 /// Two doors at one address: the second could not be bound, or would take half of the first one's connections.
-pub(super) fn same_address(server: &Entries, admin: &Entries, text: &str, reader: &Reader<'_>) {
+pub(super) fn same_address(
+    server: &Entries,
+    listeners: &[&Entries],
+    admin: &Entries,
+    text: &str,
+    reader: &Reader<'_>,
+) {
     let mut doors: Vec<Door> = Vec::new();
-    for (entries, key, own, default) in [
-        (server, "server.listen", "listen", Some("127.0.0.1:8080")),
-        (admin, "admin.listen", "listen", Some("127.0.0.1:9901")),
-        (admin, "admin.probes", "probes", None),
-    ] {
+    let short = Some("127.0.0.1:8080").filter(|_| listeners.is_empty());
+    let long = listeners
+        .iter()
+        .map(|own| (*own, "listeners.address", "address", None));
+    for (entries, key, own, default) in [(server, "server.listen", "listen", short)]
+        .into_iter()
+        .chain(long)
+        .chain([
+            (admin, "admin.listen", "listen", Some("127.0.0.1:9901")),
+            (admin, "admin.probes", "probes", None),
+        ])
+    {
         match entries.get(own) {
             Some(entry) => doors.extend(addresses(&entry.node).map(|(address, place)| Door {
                 key,
@@ -66,7 +79,12 @@ pub(super) fn same_address(server: &Entries, admin: &Entries, text: &str, reader
 }
 
 /// Without a name for the peers of a unix socket, every client is the same unknown one.
-pub(super) fn unix_without_trust(server: &Server, entries: &Entries, reader: &Reader<'_>) {
+pub(super) fn unix_without_trust(
+    server: &Server,
+    entries: &Entries,
+    listeners: &[&Entries],
+    reader: &Reader<'_>,
+) {
     let unknown = |node: &Node| matches!(&node.kind, Kind::Text(text) if !text.known);
     let hidden = entries
         .get("trusted_proxies")
@@ -77,9 +95,11 @@ pub(super) fn unix_without_trust(server: &Server, entries: &Entries, reader: &Re
     if server.trusted_proxies.unix || hidden {
         return;
     }
+    let long = listeners.iter().filter_map(|own| own.get("address"));
     for (address, place) in entries
         .get("listen")
         .into_iter()
+        .chain(long)
         .flat_map(|entry| addresses(&entry.node))
     {
         if matches!(address, ListenAddr::Unix(_)) {

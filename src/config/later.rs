@@ -18,12 +18,10 @@ use Refuse::{Always, Except, Only, Unless};
 
 /// Table, key, what is refused.
 const LATER: &[(&str, &str, Refuse)] = &[
-    ("", "listeners", Always),
     ("", "redis", Always),
     ("", "api_keys", Always),
     ("server", "state_dir", Except(&[""])),
-    ("server", "max_upgrades", Unless("4096")),
-    ("server", "tls_handshake_timeout", Unless("10s")),
+    ("listeners", "proxy_protocol", Except(&["false"])),
     ("admin", "token", Except(&[""])),
     ("telemetry", "otlp_endpoint", Except(&[""])),
     ("session", "mode", Only(&["sealed", "stored"])),
@@ -49,7 +47,6 @@ const LATER: &[(&str, &str, Refuse)] = &[
     ("routes", "endpoint", Always),
     ("routes", "several_credentials", Unless("all")),
     ("routes", "capture_session", Always),
-    ("routes", "websocket", Except(&["false"])),
     ("routes", "end_streams_with_session", Always),
     ("tests.as", "api_key", Always),
 ];
@@ -81,9 +78,6 @@ pub(super) fn refuses(table: &str, key: &str, node: &Node) -> Answer {
             .is_some_and(|value| values.contains(&value))
     };
     match refuse {
-        Always if table.is_empty() && key == "listeners" => {
-            Answer::Refused("`[[listeners]]`".into())
-        }
         Always if table.is_empty() => Answer::Refused(format!("`[{key}]`")),
         Always => Answer::Refused(format!("`{key}`")),
         Except(values) if listed(values) => Answer::Fine,

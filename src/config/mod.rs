@@ -11,6 +11,7 @@ mod decode_nested;
 pub mod diagnostic;
 pub mod interpolate;
 mod later;
+pub mod listener;
 mod parse;
 mod parse_pattern;
 pub mod provider;
@@ -51,6 +52,8 @@ const TEXT_BYTES_MAX: usize = 4 << 20;
 pub struct Config {
     /// `[server]`.
     pub server: server::Server,
+    /// Every door: those of `server.listen`, then `[[listeners]]`. At least one.
+    pub listeners: Vec<listener::Listener>,
     /// `[admin]`.
     pub admin: server::Admin,
     /// `[log]`.
@@ -170,6 +173,8 @@ pub fn tables() -> Vec<(&'static str, &'static str, Vec<table::Key>)> {
     }
     vec![
         one::<server::Server>(),
+        one::<listener::ListenerKeys>(),
+        one::<listener::TlsKeys>(),
         one::<server::AdminKeys>(),
         one::<server::Log>(),
         one::<server::TelemetryKeys>(),
@@ -192,6 +197,7 @@ pub fn tables() -> Vec<(&'static str, &'static str, Vec<table::Key>)> {
 fn belongs_to(key: &str, scope: &str) -> Option<String> {
     let wanted = [
         "server",
+        "listeners",
         "admin",
         "log",
         "providers",

@@ -4,6 +4,7 @@ use super::decode::{At, Kept};
 use super::diagnostic::Place;
 use super::parse;
 use super::read::{Entries, Reader};
+use crate::base::certificate::PEM_BYTES_MAX;
 use crate::base::secret::Secret;
 use base64::Engine as _;
 use std::path::Path;
@@ -11,9 +12,6 @@ use std::sync::Arc;
 
 /// Shortest HMAC secret (RFC 7518 §3.2: as long as the hash), in bytes.
 pub(super) const SECRET_BYTES_MIN: usize = 32;
-
-/// Largest PEM file that is read.
-pub(super) const PEM_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn one_key_source(name: &str, entries: &Entries, reader: &Reader<'_>) {
     let keys = ["jwks_url", "discovery_url", "secret", "public_key_file"];

@@ -274,11 +274,8 @@ impl<'a> Reader<'a> {
                 later::Answer::Fine => {}
                 later::Answer::NotListed if keys.contains(&key) => {}
                 later::Answer::NotListed => {
-                    let hint = match super::diagnostic::nearest(key, keys.iter().copied()) {
-                        Some(name) => format!("did you mean `{name}`?"),
-                        None => super::belongs_to(key, scope)
-                            .unwrap_or_else(|| suggest(key, keys.iter().copied())),
-                    };
+                    let hint = super::belongs_to(key, scope)
+                        .unwrap_or_else(|| suggest(key, keys.iter().copied()));
                     self.error(
                         "unknown-key",
                         &entry.key_place,

@@ -7,6 +7,12 @@ use super::tables;
 
 /// What the reference needs besides defaults. The two mean the same.
 pub const MINIMAL: &str = r#"
+[server]
+listen = ["127.0.0.1:8080"]
+
+[[listeners]]
+address = "0.0.0.0:8443"
+
 [providers.main]
 kind = "supabase"
 url = "https://xyz.supabase.co"
@@ -44,6 +50,11 @@ const GIVEN: &[(&str, &str)] = &[
 /// Scope, head, introduction.
 const SECTIONS: &[(&str, &str, &str)] = &[
     ("server", "[server]", "The process and its public door."),
+    (
+        "listeners",
+        "[[listeners]]",
+        "Doors that say more than an address; any number. With one of them, `server.listen` has no default.",
+    ),
     ("admin", "[admin]", "The operator's door."),
     ("log", "[log]", "What is written down, on standard output."),
     ("telemetry", "[telemetry]", "Where traces go."),
@@ -104,6 +115,7 @@ const NOTHING_ELSE: &str = "Nothing else is supported yet.";
 
 /// Tables within tables: scope, sentence.
 const INNER: &[(&str, &str)] = &[
+    ("listeners.tls", "tls = [{ … }]"),
     ("routes.require", "require = { … }"),
     ("routes.redirect", "redirect = { … }"),
     ("routes.respond", "respond = { … }"),

@@ -12,8 +12,8 @@ use super::session::SessionKeys;
 use super::table::Table;
 use super::test_keys::TestKeys;
 use super::upstream::{Upstream, UpstreamKeys};
-use super::value::{HostPattern, IdentityValue, Origin};
-use super::{Config, check, check_listen, parse, warnings};
+use super::value::{IdentityValue, Origin};
+use super::{Config, check, check_listen, listener, parse, warnings};
 use http::HeaderName;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 /// Tables of a file.
 pub(super) const TABLES: &[&str] = &[
     "server",
+    "listeners",
     "admin",
     "log",
     "telemetry",
@@ -157,11 +158,14 @@ impl Root {
             Some(Kind::Table(entries)) => entries.clone(),
             _ => Entries::default(),
         };
-        check_listen::same_address(&door("server"), &door("admin"), text, reader);
+        let doors = self.list("listeners", reader);
+        check_listen::same_address(&door("server"), &doors, &door("admin"), text, reader);
         let server = self.standing::<Server>(reader).map(|(server, entries)| {
-            check_listen::unix_without_trust(&server, &entries, reader);
-            with_hosts(server, &entries, reader)
+            check_listen::unix_without_trust(&server, &entries, &doors, reader);
+            let listeners = listener::all(&server, &entries, &doors, reader);
+            (server.with_hosts(), listeners)
         });
+        let (server, listeners) = server.unzip();
         let admin = self
             .standing::<AdminKeys>(reader)
             .map(|(admin, entries)| admin.build(&entries, reader));
@@ -255,6 +259,7 @@ impl Root {
         let tests = tests.collect();
         let config = Config {
             server: server?,
+            listeners: listeners?,
             admin: admin?,
             log: log?,
             providers,
@@ -372,29 +377,6 @@ impl Root {
             .borrow_mut()
             .retain(|finding| finding.severity == Severity::Error || !silenced(finding.id));
     }
-}
-
-/// Without `hosts`, those of `public_url`.
-fn with_hosts(mut server: Server, entries: &Entries, reader: &Reader<'_>) -> Server {
-    if server.listen.is_empty() {
-        let hint = "name at least one address, or leave the key out";
-        reader.error(
-            "empty-list",
-            &entries.value_place("listen"),
-            "`listen` is empty",
-            hint,
-        );
-    }
-    if server.hosts.is_empty() {
-        let host = |origin: &Origin| parse::host(url::Url::parse(&origin.0).ok()?.host_str()?).ok();
-        server.hosts = server
-            .public_url
-            .iter()
-            .filter_map(host)
-            .collect::<Vec<HostPattern>>();
-        server.hosts.dedup();
-    }
-    server
 }
 
 fn read_providers(named: &[(&Entry, &Entries)], reader: &Reader<'_>) -> Vec<Provider> {

@@ -62,6 +62,8 @@ pub struct Route {
     pub response_headers: HeaderChange,
     /// `cache = "public"`: shared caches may keep answers even when an identity was used; default false.
     pub cache_public: bool,
+    /// WebSocket handshakes and other upgrades pass; default true.
+    pub websocket: bool,
     /// Ambiguities of a path that are let through here; default none.
     pub allow_in_path: AllowInPath,
 }

@@ -186,6 +186,7 @@ impl RouteKeys {
             request_headers: header_change(self.request_headers, request, reader),
             response_headers: header_change(self.response_headers, response, reader),
             cache_public: self.cache,
+            websocket: self.websocket,
             allow_in_path: AllowInPath {
                 encoded_slash: self.allow_in_path.contains(&Ambiguity::EncodedSlash),
                 double_encoding: self.allow_in_path.contains(&Ambiguity::DoubleEncoding),

@@ -73,6 +73,8 @@ table! {
         pub(super) request_headers: Option<(HeaderChangeKeys, Entries)> = optional({ set = { X-Source = "gateway" }, remove = ["X-Debug"] }), nested::<HeaderChangeKeys>();
         /// Headers changed on the way back.
         pub(super) response_headers: Option<(HeaderChangeKeys, Entries)> = optional({ remove = ["X-Runtime"] }), nested::<HeaderChangeKeys>();
+        /// WebSocket handshakes and other upgrades pass; else a handshake is 404.
+        pub(super) websocket: bool = default(true), flag();
         /// Whether shared caches may keep answers for somebody: private, public.
         pub(super) cache: bool = default("private"), choice(&[("private", false), ("public", true)]);
         /// Ambiguities let through: encoded_slash, double_encoding, params (`;`), case.

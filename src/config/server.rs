@@ -68,6 +68,19 @@ table! {
     }
 }
 
+impl Server {
+    /// Without `hosts`, those of `public_url`.
+    pub(super) fn with_hosts(mut self) -> Self {
+        if self.hosts.is_empty() {
+            let host =
+                |origin: &Origin| parse::host(url::Url::parse(&origin.0).ok()?.host_str()?).ok();
+            self.hosts = self.public_url.iter().filter_map(host).collect();
+            self.hosts.dedup();
+        }
+        self
+    }
+}
+
 /// Which headers tell a client of its rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimitHeaders {

@@ -71,6 +71,7 @@ const OF_UPSTREAMS: &[&str] = &[
     "request_headers",
     "forward_credentials",
     "forward_session",
+    "websocket",
 ];
 
 /// Keys that the rest of their route leaves nothing to do.

@@ -17,4 +17,7 @@ pub struct Peer {
     pub trusted: bool,
     /// Whether the connection is TLS.
     pub secure: bool,
+    /// Its listener sends what did not come over TLS to https (`redirect_https`): to this port of ours, 0 when there is
+    /// none.
+    pub redirects_to: Option<u16>,
 }

@@ -1,6 +1,7 @@
 //! The one door out: a refusal becomes a problem (RFC 9457), a page or a gRPC status; every answer gets its id, its CORS,
 //! rate-limit and security headers, and its record.
 
+use super::Connection;
 use super::facts::Exchange;
 use super::perform::{is_bodiless, without_body};
 use super::record::Record;
@@ -66,6 +67,7 @@ pub(super) fn finish(
     mut record: Record,
     result: Result<Response<Body>, Reject>,
     style: &Style,
+    connection: &Connection,
 ) -> Response<Body> {
     let ex = &mut record.ex;
     let route = ex.route.and_then(|index| snapshot.routes.get(index));
@@ -90,7 +92,7 @@ pub(super) fn finish(
     };
     let status = answer.status();
     let headers = answer.headers_mut();
-    if ex.path.is_none() {
+    if ex.path.is_none() && ex.version < Version::HTTP_2 {
         // The head had no single reading: nothing that stands behind it is read.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -117,6 +119,12 @@ pub(super) fn finish(
     *answer.version_mut() = Version::HTTP_11;
     if ex.method == Method::HEAD && !is_bodiless(status) {
         without_body(&mut answer);
+    }
+    if let Some(arranged) = ex.arranged.take() {
+        // The record goes on with the connection.
+        connection.pulse.became_a_tunnel();
+        connection.berth.put(arranged, record.switched(status));
+        return answer;
     }
     let (parts, body) = answer.into_parts();
     Response::from_parts(parts, record.answered(status, body))

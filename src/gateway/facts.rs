@@ -1,5 +1,6 @@
 //! What is known of one exchange so far.
 
+use super::tunnel::Arranged;
 use crate::exchange::{Code, Verified};
 use crate::headers::forwarded::Client;
 use crate::limit::Outcome;
@@ -23,6 +24,8 @@ pub struct Exchange {
     pub secure: bool,
     /// As sent.
     pub method: http::Method,
+    /// What the client speaks.
+    pub version: http::Version,
     /// The canonical path, without the query; `None` until it is known to have one reading.
     pub path: Option<Arc<str>>,
     /// Index of the route in the snapshot's plan.
@@ -41,4 +44,6 @@ pub struct Exchange {
     pub upstream: Option<usize>,
     /// Microseconds until the upstream's response head.
     pub upstream_micros: Option<u64>,
+    /// The tunnel that the connection is to become.
+    pub(super) arranged: Option<Arranged>,
 }

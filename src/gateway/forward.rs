@@ -1,9 +1,9 @@
 //! The request as the upstream gets it: built afresh from what was admitted. Nothing that Tollhouse sets is ever the client's.
 
 use super::facts::Exchange;
+use super::tunnel::{self, Handshake};
 use crate::authn::Memory;
 use crate::config::route::{ForwardCookies, ForwardSession};
-use crate::csrf;
 use crate::exchange::{Caller, Code, Credential, Peer, Reject};
 use crate::headers::cookies::{self, Rewritten};
 use crate::headers::strip::{self, Keep};
@@ -26,7 +26,8 @@ pub(super) struct Parties<'a> {
     pub(super) memory: Option<&'a Memory>,
 }
 
-/// Turns the client's head into the one that goes upstream (contract, section 3.13).
+/// Turns the client's head into the one that goes upstream (contract, section 3.13). What it asks its connection to
+/// become is taken out of it.
 pub(super) fn prepare<'c>(
     snapshot: &Snapshot,
     route: &Route,
@@ -34,9 +35,9 @@ pub(super) fn prepare<'c>(
     head: &mut Parts,
     parties: &Parties<'_>,
     capture: impl Fn(&str) -> Option<&'c str>,
-) -> Result<(), Reject> {
+) -> Result<Option<Handshake>, Reject> {
     let Target::Upstream(forward) = &route.target else {
-        return Ok(());
+        return Ok(None);
     };
     let Parties {
         peer,
@@ -44,13 +45,7 @@ pub(super) fn prepare<'c>(
         caller,
         memory,
     } = *parties;
-    if csrf::is_websocket(&head.headers) {
-        // Passed on as a plain request it would look as if it had worked.
-        return Err(Reject::new(
-            Code::NotSupported,
-            "WebSocket connections are not supported by this version of the gateway.",
-        ));
-    }
+    let handshake = tunnel::asked(head, route.websocket)?;
     // First everything that is not the client's to say, then what we say: in this order nothing of ours can be removed.
     let keep = Keep {
         forwarding: peer.trusted,
@@ -101,7 +96,8 @@ pub(super) fn prepare<'c>(
         Some(host) => headers.insert(HOST, host.clone()),
         None => headers.remove(HOST), // the pool fills in that of the endpoint it picks
     };
-    target(forward, ex, head, capture)
+    target(forward, ex, head, capture)?;
+    Ok(handshake)
 }
 
 /// Session cookies stay here unless the route passes them on; other cookies go as the route says.

@@ -3,12 +3,16 @@
 
 mod answer;
 pub mod facts;
+mod flow;
 mod forward;
+mod https;
 mod live;
 mod pace;
 mod perform;
 mod record;
 pub mod rehearse;
+mod tunnel;
+mod upload;
 
 use crate::authn::{self, Memory};
 use crate::base::body::Body;
@@ -35,10 +39,12 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+pub use flow::{Beat, Flow};
 pub(crate) use pace::LINGER_BYTES;
 pub use pace::{Connection, Pace, Pulse};
 pub use perform::Plan;
 use record::Record;
+pub use tunnel::{Berth, Berths, Tunnel};
 
 /// What answers requests: one for each worker, sharing the process's snapshot.
 #[derive(Debug)]
@@ -46,6 +52,7 @@ pub struct Gateway {
     current: Arc<ArcSwap<Snapshot>>,
     local: Mutex<Arc<Local>>,
     pools: Arc<Pools>,
+    berths: Arc<Berths>,
 }
 
 /// What each request of a worker holds on to: one count on the worker's own cache line, none on the process's.
@@ -82,10 +89,12 @@ pub(crate) trait World: Sync {
 }
 
 impl Gateway {
-    /// The gateway of one worker: `current` is the configuration in force, `pools` are the worker's upstream connections.
+    /// The gateway of one worker: `current` is the configuration in force, `pools` are the worker's upstream connections,
+    /// `berths` the process's places for upgraded connections.
     pub fn new(
         current: Arc<ArcSwap<Snapshot>>,
         pools: Arc<Pools>,
+        berths: Arc<Berths>,
         access: AccessLog,
         worker: usize,
     ) -> Self {
@@ -98,6 +107,7 @@ impl Gateway {
             current,
             local: Mutex::new(Arc::new(local)),
             pools,
+            berths,
         }
     }
 
@@ -124,16 +134,18 @@ impl Gateway {
     /// whose client is gone before the future that is returned here is polled, so the record is opened by the call itself.
     pub fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Body>,
         connection: Arc<Connection>,
+        beat: Beat,
     ) -> impl Future<Output = Response<Body>> + Send {
         let local = self.local(); // one view for the whole request
         let (mut head, body) = request.into_parts();
+        let joined = inbound::join_crumbs(&mut head);
         let ex = open(&local.snapshot, &connection.peer, &head);
-        let mut record = Record::open(&local, ex, &connection.pulse);
+        let mut record = Record::open(&local, ex, beat);
         async move {
             let snapshot = &local.snapshot;
-            let body = record.watch(Body::incoming(body));
+            let body = record.watch(body);
             let style = answer::Style::of(&head);
             let world = live::Live {
                 local: &local,
@@ -141,13 +153,14 @@ impl Gateway {
             };
             let ex = &mut record.ex;
             let line = async {
+                joined?;
                 let plan = decide(snapshot, ex, &mut head, &connection.peer, &world).await?;
                 perform::perform(&self, &local, plan, ex, head, body).await
             };
             // A panic ends its request, and nothing else.
             let result = AssertUnwindSafe(line).catch_unwind().await;
             let result = result.unwrap_or_else(|_| Err(answer::panicked(&record.ex)));
-            answer::finish(snapshot, record, result, &style)
+            answer::finish(snapshot, record, result, &style, &connection)
         }
     }
 }
@@ -161,6 +174,7 @@ fn open(snapshot: &Snapshot, peer: &Peer, head: &Parts) -> Exchange {
         client: snapshot.trust.client(peer, &head.headers),
         secure: snapshot.trust.secure(peer, &head.headers),
         method: head.method.clone(),
+        version: head.version,
         path: None,
         route: None,
         user: None,
@@ -170,6 +184,7 @@ fn open(snapshot: &Snapshot, peer: &Peer, head: &Parts) -> Exchange {
         upstream: None,
         preflight: false,
         upstream_micros: None,
+        arranged: None,
     }
 }
 
@@ -190,6 +205,9 @@ pub(crate) async fn decide<'s>(
     let has = canonical.has;
     let path: Arc<str> = Arc::from(canonical.path);
     ex.path = Some(path.clone());
+    if peer.redirects_to.is_some() && !ex.secure {
+        return https::redirect(snapshot, peer, &host, head);
+    }
     let found = find(snapshot, &host.name, &path, head);
     if found == Found::NoRoute {
         path::refuse(has, AllowInPath::default())?; // what no route allows has two readings still
@@ -227,8 +245,8 @@ pub(crate) async fn decide<'s>(
         caller: &caller,
         memory: world.memory(),
     };
-    forward::prepare(snapshot, route, ex, head, &parties, capture)?;
-    Ok(Plan::Do(route))
+    let handshake = forward::prepare(snapshot, route, ex, head, &parties, capture)?;
+    Ok(Plan::Do { route, handshake })
 }
 
 /// A preflight is routed by the method it asks for, where the route found answers preflights; any other `OPTIONS` is a
@@ -318,10 +336,11 @@ impl tower::Service<Request<Incoming>> for OnConnection {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let answer = self
-            .gateway
-            .clone()
-            .handle(request, self.connection.clone());
+        let beat = Beat::Line(self.connection.pulse.clone());
+        let answer =
+            self.gateway
+                .clone()
+                .handle(request.map(Body::incoming), self.connection.clone(), beat);
         Box::pin(async move { Ok(answer.await) })
     }
 }

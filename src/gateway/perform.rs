@@ -1,18 +1,22 @@
 //! What was decided is done: forward, redirect, answer.
 
 use super::facts::Exchange;
+use super::tunnel::{Arranged, Handshake};
 use super::{Gateway, Local};
 use crate::base::body::{Body, End, Watch};
 use crate::config::route::{Auth, ForwardSession};
 use crate::exchange::{Code, Reject};
-use crate::headers::{cookies, security, strip};
+use crate::headers::{cookies, grpc, security, strip};
 use crate::route::{Forward, Route, Target};
 use crate::snapshot::Snapshot;
-use crate::upstream::{BodyFault, SendError, Terms};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, TRAILER};
+use crate::upstream::{BodyFault, SendError, Sent, Terms};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, TRAILER, UPGRADE,
+};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
 
 /// What `decide` found.
@@ -20,8 +24,15 @@ use std::sync::Arc;
 pub enum Plan<'s> {
     /// A CORS preflight has its answer.
     Preflight(Response<()>),
+    /// It came in the clear and belongs to https: there.
+    ToHttps(HeaderValue),
     /// The route's target is to be done.
-    Do(&'s Route),
+    Do {
+        /// The route.
+        route: &'s Route,
+        /// What the connection is to become.
+        handshake: Option<Handshake>,
+    },
 }
 
 /// Does what was decided.
@@ -33,12 +44,16 @@ pub(super) async fn perform(
     head: Parts,
     body: Body,
 ) -> Result<Response<Body>, Reject> {
-    let route = match plan {
+    let (route, handshake) = match plan {
         Plan::Preflight(answer) => return Ok(answer.map(|()| Body::empty())),
-        Plan::Do(route) => route,
+        Plan::ToHttps(to) => return Ok(to_https(to)),
+        Plan::Do { route, handshake } => (route, handshake),
     };
     match &route.target {
-        Target::Upstream(forward) => upstream(gateway, local, route, forward, ex, head, body).await,
+        Target::Upstream(forward) => {
+            let request = Request::from_parts(head, body);
+            upstream(gateway, local, route, forward, ex, request, handshake).await
+        }
         Target::Redirect { to, status } => Ok(short(
             route,
             ex,
@@ -60,6 +75,14 @@ pub(super) async fn perform(
             Body::full(body.clone()),
         )),
     }
+}
+
+fn to_https(to: HeaderValue) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    security::own(answer.headers_mut());
+    answer.headers_mut().insert(LOCATION, to);
+    answer
 }
 
 /// What holds for every answer of a route: who may keep it, and the operator's changes.
@@ -102,29 +125,55 @@ async fn upstream(
     route: &Route,
     forward: &Forward,
     ex: &mut Exchange,
-    head: Parts,
-    body: Body,
+    mut request: Request<Body>,
+    handshake: Option<Handshake>,
 ) -> Result<Response<Body>, Reject> {
     let snapshot = &local.snapshot;
-    let body = match route.max_body {
-        Some(limit) if body.size_hint().lower() > limit => return Err(too_large(limit)),
-        Some(limit) if !body.is_end_stream() => body.limited(limit),
-        _ => body,
-    };
+    match route.max_body {
+        Some(limit) if request.body().size_hint().lower() > limit => return Err(too_large(limit)),
+        Some(limit) if !request.body().is_end_stream() => {
+            request = request.map(|body| body.limited(limit));
+        }
+        _ => {}
+    }
     ex.upstream = Some(forward.index);
+    let place = handshake.as_ref().map(|_| gateway.berths.take());
+    let place = place.transpose()?;
+    let client = request.extensions_mut().remove::<OnUpgrade>();
     let terms = Terms {
-        timeout: forward.timeout,
+        timeout: grpc::timeout(request.headers(), forward.timeout),
         idle_timeout: forward.idle_timeout,
         retries: forward.retries,
         client_ip: Some(ex.client.ip).filter(|_| ex.client.known),
+        upgrade: handshake.as_ref().map(|handshake| handshake.token.clone()),
     };
     let asked = snapshot.clock.now();
-    let request = Request::from_parts(head, body);
-    let sent = gateway.pools.send(&forward.upstream, request, &terms).await;
+    let sent = gateway
+        .pools
+        .send2(&forward.upstream, request, &terms)
+        .await;
     let took = snapshot.clock.now().saturating_duration_since(asked);
-    let mut answer = sent.map_err(|error| refusal(&error))?;
+    let sent = sent.map_err(|error| refusal(&error))?;
     ex.upstream_micros = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     snapshot.metrics.upstream(local.worker, forward.index, took);
+    let mut answer = match sent {
+        Sent::Answer(answer) => answer,
+        Sent::Switched { head, stream } => {
+            let (Some(client), Some(place), Some(handshake)) = (client, place, &handshake) else {
+                return Err(Reject::new(
+                    Code::Internal,
+                    "The connection cannot be upgraded.",
+                ));
+            };
+            ex.arranged = Some(Arranged {
+                client,
+                upstream: stream,
+                protocol: handshake.protocol,
+                place,
+            });
+            head.map(|()| Body::empty())
+        }
+    };
     let headers = answer.headers_mut();
     strip::strip_response(headers, &snapshot.forgeable);
     let session_passes = route.forward_credentials
@@ -145,15 +194,20 @@ async fn upstream(
     if sets_session && session_passes {
         security::never_cache(headers);
     }
-    if headers.contains_key(TRAILER) {
+    if let Some(handshake) = handshake.filter(|_| ex.arranged.is_some()) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, handshake.token);
+    }
+    // HTTP/2 needs no announcement.
+    let may_have_trailers = ex.version == Version::HTTP_2 || headers.contains_key(TRAILER);
+    if may_have_trailers && !answer.body().is_end_stream() {
         let snapshot = snapshot.clone();
         answer = answer.map(|body| body.watched(Box::new(Trailers(snapshot))));
     }
     Ok(answer)
 }
 
-/// Lets only those trailers by that a client may see. Those of requests end here: hyper writes none that the head did not
-/// announce.
+/// Lets only those trailers by that a client may see.
 struct Trailers(Arc<Snapshot>);
 
 impl Watch for Trailers {

@@ -3,12 +3,14 @@
 
 use super::Local;
 use super::facts::Exchange;
-use super::pace::Pulse;
+use super::flow::Beat;
 use crate::base::body::{Body, BodyError, End, Watch};
 use crate::telemetry;
+use crate::upstream::upgrade::Passed;
 use http::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
 
 /// The client went away before it had its answer; the word is nginx's, no such status is ever sent.
 const CLIENT_GONE: u16 = 499;
@@ -17,7 +19,7 @@ const CLIENT_GONE: u16 = 499;
 pub(super) struct Record {
     pub(super) ex: Exchange,
     local: Arc<Local>,
-    pulse: Arc<Pulse>,
+    beat: Beat,
     status: Option<StatusCode>,
     /// Of the request's body; `None`: it has none.
     bytes_in: Option<Arc<AtomicU64>>,
@@ -26,12 +28,12 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn open(local: &Arc<Local>, ex: Exchange, pulse: &Arc<Pulse>) -> Self {
-        pulse.request_began();
+    pub(super) fn open(local: &Arc<Local>, ex: Exchange, beat: Beat) -> Self {
+        beat.request_began();
         Self {
             ex,
             local: local.clone(),
-            pulse: pulse.clone(),
+            beat,
             status: None,
             bytes_in: None,
             bytes_out: 0,
@@ -41,7 +43,7 @@ impl Record {
 
     /// Holds the client to its pace while the body of its request is awaited, and counts the bytes.
     pub(super) fn watch(&mut self, body: Body) -> Body {
-        super::pace::watch(body, &self.pulse, &mut self.bytes_in)
+        super::upload::watch(body, &self.beat, &self.local.snapshot, &mut self.bytes_in)
     }
 
     /// The answer's head goes out with this status; the record follows its body.
@@ -49,11 +51,29 @@ impl Record {
         self.status = Some(status);
         body.watched(Box::new(self))
     }
+
+    /// The connection became a tunnel; the record is written when that ends.
+    pub(super) fn switched(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// What went through the tunnel.
+    pub(super) fn passed(&mut self, passed: Passed) {
+        self.bytes_out = passed.down;
+        self.bytes_in = Some(Arc::new(AtomicU64::new(passed.up)));
+    }
 }
 
 impl Watch for Record {
     fn data(&mut self, bytes: usize) -> Result<(), BodyError> {
         self.bytes_out += bytes as u64;
+        self.beat.handed_over();
+        Ok(())
+    }
+
+    fn pending(&mut self, _cx: &mut Context<'_>) -> Result<(), BodyError> {
+        self.beat.asked();
         Ok(())
     }
 
@@ -81,7 +101,7 @@ impl Drop for Record {
             .metrics
             .request(*worker, self.ex.route, &self.ex.method, status, elapsed);
         if self.whole {
-            self.pulse.request_ended();
+            self.beat.request_ended();
         }
         if !access.wants_records() {
             return;

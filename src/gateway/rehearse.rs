@@ -110,7 +110,8 @@ async fn walk(snapshot: &Snapshot, test: &PolicyTest) -> Result<Outcome, String>
             outcome.refused = Some((reject.code(), reject.reason().to_owned()));
         }
         Ok(Plan::Preflight(answer)) => outcome.status = Some(answer.status().as_u16()),
-        Ok(Plan::Do(route)) => match &route.target {
+        Ok(Plan::ToHttps(_)) => outcome.status = Some(308),
+        Ok(Plan::Do { route, .. }) => match &route.target {
             Target::Upstream(forward) => {
                 outcome.upstream = Some((forward.upstream.name().clone(), Box::new(head)))
             }
@@ -133,6 +134,7 @@ async fn attempt<'s>(
         ip: Some(from),
         trusted: false,
         secure: false,
+        redirects_to: None,
     };
     let mut ex = open(snapshot, &peer, head);
     let decided = decide(snapshot, &mut ex, head, &peer, world).await;

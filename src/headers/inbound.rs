@@ -4,7 +4,7 @@
 use super::host::Host;
 use crate::config::server::Server;
 use crate::exchange::{Code, Reject};
-use http::header::{AUTHORIZATION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -47,6 +47,27 @@ pub fn admit<'a>(head: &'a Parts, limits: &Limits) -> Result<Host<'a>, Reject> {
     admit_framing(&head.headers)?;
     admit_authorization(&head.headers)?;
     host(head)
+}
+
+/// Puts the crumbs of an HTTP/2 client's cookies together into the one field that they are (RFC 9113 §8.2.3). To be done
+/// before anything reads them.
+pub fn join_crumbs(head: &mut Parts) -> Result<(), Reject> {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let mut crumbs = head.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return Ok(());
+    };
+    let mut joined = [first.as_bytes(), b"; ", second.as_bytes()].concat();
+    for crumb in crumbs {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined))
+        .map_err(|_| bad("The cookies are malformed."))?;
+    head.headers.insert(COOKIE, joined);
+    Ok(())
 }
 
 fn admit_size(head: &Parts, limits: &Limits) -> Result<(), Reject> {
@@ -262,6 +283,28 @@ mod tests {
         head.uri = "https://u:p@app.test/x".parse().unwrap();
         head.headers.clear();
         assert_eq!(admit(&head, &LIMITS).unwrap_err().code(), Code::BadRequest);
+    }
+
+    #[test]
+    fn the_crumbs_of_http_2_become_one_field_and_other_fields_stay() {
+        let crumbs = [
+            ("cookie", "a=1"),
+            ("x", "y"),
+            ("cookie", "b=2; c"),
+            ("cookie", "d=4"),
+        ];
+        let mut head = head("GET", "https://app.test/", &crumbs);
+        join_crumbs(&mut head).unwrap();
+        assert_eq!(
+            head.headers.get_all(COOKIE).iter().count(),
+            3,
+            "HTTP/1.1 has none"
+        );
+        head.version = Version::HTTP_2;
+        join_crumbs(&mut head).unwrap();
+        let all: Vec<_> = head.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(all, ["a=1; b=2; c; d=4"]);
+        assert_eq!(head.headers.len(), 2);
     }
 
     #[test]

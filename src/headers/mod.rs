@@ -2,6 +2,7 @@
 
 pub mod cookies;
 pub mod forwarded;
+pub mod grpc;
 pub mod host;
 pub mod inbound;
 pub mod names;

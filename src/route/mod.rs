@@ -52,6 +52,8 @@ pub struct Route {
     pub response_headers: HeaderChange,
     /// Authenticated answers may be stored by shared caches.
     pub cache_public: bool,
+    /// Handshakes pass.
+    pub websocket: bool,
     /// Where a browser without a session is sent.
     pub on_unauthenticated: OnUnauthenticated,
 }

@@ -1,203 +1,119 @@
-//! One client connection: hyper's HTTP/1.1 over an I/O wrapper that keeps the deadlines which hyper does not.
+//! One client connection, from the accepted socket to its end: TLS if the door has it, then the protocol that ALPN or
+//! the client's first bytes name (RFC 7301, RFC 9113 §3), then perhaps a tunnel.
 
-use crate::config::server::Server;
-use crate::gateway::{Connection, Gateway, LINGER_BYTES, Pulse};
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use super::door::Door;
+use super::preface::{self, Heralded};
+use super::worker::Start;
+use crate::authn::Memory;
+use crate::exchange::Peer;
+use crate::gateway::{Berth, Connection, Pulse};
+use crate::upstream::upgrade::GOING_AWAY;
+use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::sync::atomic::Ordering;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
-/// While draining, a connection that was accepted but has sent nothing is told to end after this.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// A socket, or what stands in for one.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
-/// How connections of this server speak.
-#[derive(Clone, Debug)]
-pub(super) struct Http1(http1::Builder);
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
-impl Http1 {
-    /// hyper's own limits stand above ours, so that most refusals can be explained.
-    pub(super) fn new(server: &Server) -> Self {
-        let head = server.max_header_bytes + server.max_uri_bytes + 16 * 1024;
-        let mut builder = http1::Builder::new();
-        builder.half_close(false).max_buf_size(head.max(64 * 1024));
-        // hyper parses up to 100 fields without touching the heap.
-        if server.max_headers > 100 {
-            builder.max_headers(server.max_headers + 28);
-        }
-        Self(builder)
+/// Serves a connection to its end. `true`: the parser refused what came.
+pub(super) async fn serve(
+    start: &Start,
+    door: &Door,
+    stream: impl Stream,
+    ip: Option<IpAddr>,
+) -> bool {
+    let peer = Peer {
+        ip,
+        trusted: start.state.current.load().trust.trusts(ip),
+        secure: door.tls.is_some(),
+        redirects_to: door.redirects_to,
+    };
+    match &door.tls {
+        // In boxes of their own, so that plain HTTP/1.1 does not carry their size.
+        Some(tls) => Box::pin(encrypted(start, tls.clone(), stream, peer)).await,
+        None if door.h2c => Box::pin(announced(start, stream, peer)).await,
+        None => http1(start, stream, peer).await,
     }
+}
 
-    /// Serves one connection to its end. `true` when the parser refused what came.
-    pub(super) async fn serve<S>(
-        self,
-        stream: S,
-        gateway: Arc<Gateway>,
-        connection: Arc<Connection>,
-        draining: Arc<AtomicBool>,
-    ) -> bool
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// TLS first; ALPN has named the protocol when its handshake is over.
+async fn encrypted(start: &Start, tls: TlsAcceptor, stream: impl Stream, peer: Peer) -> bool {
+    let deadline = start.sweeper.deadline();
+    let handshake = tls.accept(stream);
+    let stream = match deadline
+        .within(start.tls_handshake_timeout, handshake)
+        .await
     {
-        let pulse = connection.pulse.clone();
-        let io = TokioIo::new(Paced {
-            stream,
-            pulse: pulse.clone(),
-            lingering: None,
-        });
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let answer = gateway.clone().handle(request, connection.clone());
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let mut serving = pin!(self.0.serve_connection(io, service));
-        let accepted = Instant::now();
-        let mut told = false;
-        let result = poll_fn(|cx| {
-            let mut done = serving.as_mut().poll(cx);
-            // hyper closes a connection without a request at once; one that has just come gets the time to send its own.
-            if done.is_pending()
-                && !told
-                && draining.load(Ordering::Relaxed)
-                && (pulse.has_served() || accepted.elapsed() > FIRST_REQUEST)
-            {
-                told = true;
-                serving.as_mut().graceful_shutdown();
-                done = serving.as_mut().poll(cx);
-            }
-            done
-        })
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn Error, peer = ?peer.ip, "no TLS handshake");
+            return false;
+        }
+        Err(_elapsed) => {
+            tracing::debug!(peer = ?peer.ip, "no TLS handshake in time");
+            return false;
+        }
+    };
+    drop(deadline);
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2(start, stream, peer).await
+    } else {
+        http1(start, stream, peer).await
+    }
+}
+
+/// Without TLS the client says by its first bytes that it speaks HTTP/2.
+async fn announced(start: &Start, mut stream: impl Stream, peer: Peer) -> bool {
+    let deadline = start.sweeper.deadline();
+    let (idle, head) = (start.pace.keep_alive, start.pace.head);
+    let Some((first, is_http2)) = preface::read(&mut stream, &deadline, idle, head).await else {
+        return false;
+    };
+    drop(deadline);
+    let stream = Heralded::new(first, stream);
+    if is_http2 {
+        http2(start, stream, peer).await
+    } else {
+        http1(start, stream, peer).await
+    }
+}
+
+async fn http1(start: &Start, stream: impl Stream, peer: Peer) -> bool {
+    let pulse = Pulse::new(&start.sweeper, start.pace.clone());
+    let connection = connection(peer, pulse);
+    let draining = &start.state.draining;
+    let refused = start
+        .http1
+        .serve(stream, start.gateway.clone(), connection.clone(), draining)
         .await;
-        match result {
-            Ok(()) => false,
-            Err(error) => {
-                tracing::trace!(error = &error as &dyn std::error::Error, "connection ended");
-                error.is_parse() || error.is_parse_too_large()
-            }
-        }
+    if let Some(tunnel) = connection.berth.take() {
+        let farewell = || draining.load(Ordering::Relaxed).then_some(GOING_AWAY);
+        Box::pin(tunnel.run(&start.sweeper, farewell)).await;
     }
+    refused
 }
 
-/// A stream that ends when its client is too slow.
-struct Paced<S> {
-    stream: S,
-    pulse: Arc<Pulse>,
-    /// Our side is shut; so many bytes of the client's are still read and thrown away.
-    lingering: Option<usize>,
+async fn http2(start: &Start, stream: impl Stream, peer: Peer) -> bool {
+    let pulse = Pulse::shared(&start.sweeper, start.pace.clone());
+    let connection = connection(peer, pulse);
+    let draining = &start.state.draining;
+    let gateway = start.gateway.clone();
+    start
+        .http2
+        .serve(stream, gateway, connection, draining)
+        .await
 }
 
-fn too_slow() -> io::Error {
-    io::Error::from(io::ErrorKind::TimedOut)
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(Ok(())) => {
-                if buffer.filled().len() > before {
-                    self.pulse.bytes_came();
-                }
-                // Bytes that drip in must not put the head's deadline off.
-                if self.pulse.read_has_passed() {
-                    Poll::Ready(Err(too_slow()))
-                } else {
-                    Poll::Ready(Ok(()))
-                }
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending if self.pulse.read.poll_passed(cx) => Poll::Ready(Err(too_slow())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Paced<S> {
-    fn written<T>(&self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match result {
-            Poll::Pending => {
-                self.pulse.write_stalled();
-                if self.pulse.write.poll_passed(cx) {
-                    Poll::Ready(Err(too_slow()))
-                } else {
-                    Poll::Pending
-                }
-            }
-            ready => {
-                self.pulse.write_moved();
-                ready
-            }
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(cx, result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(cx, result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.written(cx, result)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingering.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            if !self.pulse.lingers() {
-                return Poll::Ready(Ok(()));
-            }
-            self.lingering = Some(LINGER_BYTES);
-        }
-        self.poll_linger(cx)
-    }
-}
-
-impl<S: AsyncRead + Unpin> Paced<S> {
-    /// A socket that is closed with unread data resets the connection, and the client may never read why its upload was
-    /// refused. So what it still sends is read for a while.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut space = [0; 8192];
-        while let Some(left) = self.lingering.filter(|left| *left > 0) {
-            let mut buffer = ReadBuf::new(&mut space);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.lingering = Some(left.saturating_sub(buffer.filled().len()));
-                }
-                Poll::Ready(_) => break,
-                Poll::Pending if self.pulse.read.poll_passed(cx) => break,
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
+fn connection(peer: Peer, pulse: Pulse) -> Arc<Connection> {
+    Arc::new(Connection {
+        peer,
+        memory: Memory::default(),
+        pulse: Arc::new(pulse),
+        berth: Berth::default(),
+    })
 }

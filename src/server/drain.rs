@@ -1,9 +1,11 @@
 //! The state of the process that connections, probes and the way out share.
 
 use super::admin::{self, AdminView, Readiness};
+use super::tls::Certificates;
 use crate::base::clock::Clock;
 use crate::base::deadline::Sweeper;
 use crate::config::Config;
+use crate::gateway::Berths;
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::Counted;
@@ -47,6 +49,9 @@ pub(super) struct State {
     acceptors: AtomicUsize,
     connections: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// Places for upgraded connections.
+    pub(super) berths: Arc<Berths>,
+    certificates: Vec<Arc<Certificates>>,
     one_left: Notify,
     max_connections: usize,
     max_per_ip: usize,
@@ -69,6 +74,7 @@ impl State {
         current: Arc<ArcSwap<Snapshot>>,
         access: AccessLog,
         clock: Clock,
+        certificates: Vec<Arc<Certificates>>,
     ) -> Self {
         Self {
             current,
@@ -81,6 +87,8 @@ impl State {
             acceptors: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             per_ip: Mutex::default(),
+            berths: Berths::new(config.server.max_upgrades),
+            certificates,
             one_left: Notify::new(),
             max_connections: config.server.max_connections,
             max_per_ip: config.server.max_connections_per_ip,
@@ -210,12 +218,10 @@ fn trouble(provider: &ProviderStatus) -> Option<String> {
 impl AdminView for State {
     fn readiness(&self) -> Readiness {
         let snapshot = self.current.load();
-        let reasons = snapshot
-            .tokens
-            .providers()
-            .iter()
-            .filter_map(trouble)
-            .collect();
+        let providers = snapshot.tokens.providers();
+        let keys = providers.iter().filter_map(trouble);
+        let certificates = self.certificates.iter().flat_map(|shown| shown.troubles());
+        let reasons = keys.chain(certificates).collect();
         let waited = self.clock.now().saturating_duration_since(self.started) >= READY_WITHOUT_KEYS;
         let state = if self.not_ready.load(Ordering::Relaxed) {
             admin::State::Draining

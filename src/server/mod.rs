@@ -3,8 +3,14 @@
 
 pub mod admin;
 mod connection;
+mod door;
 mod drain;
+mod http1;
+mod http2;
 mod listener;
+mod paced;
+mod preface;
+mod tls;
 mod worker;
 
 use crate::base::clock::Clock;
@@ -20,10 +26,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use door::Door;
 pub use drain::Drained;
 use drain::State;
 pub use listener::BindError;
 use listener::{Bound, SocketFile, bind};
+pub use tls::TlsError;
 
 /// How long the last lines of the log may take.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -34,6 +42,9 @@ pub enum StartError {
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The configuration cannot be made live.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -110,7 +121,7 @@ pub fn ground(config: &Config, clock: Clock, control: &Control) -> Ground {
 /// A server that listens.
 #[derive(Debug)]
 pub struct Running {
-    /// Where it listens; ports that were 0 are filled in.
+    /// Where it listens, in the order of `Config::listeners`; ports that were 0 are filled in.
     pub addresses: Vec<ListenAddr>,
     /// Where the admin socket listens.
     pub admin: Option<ListenAddr>,
@@ -134,12 +145,13 @@ pub fn start(
     let clock = snapshot.clock.clone();
     let count = workers(&config);
     // Everything is bound before anything serves: a server listens on all of its addresses or on none.
-    let mut for_worker: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
+    let (doors, certificates) = Door::all(&config.listeners)?;
+    let mut for_worker: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for address in &config.server.listen {
-        let (bound, at) = bind(address, count, config.server.takeover)?;
+    for (listener, door) in config.listeners.iter().zip(doors) {
+        let (bound, at) = bind(&listener.address, count, config.server.takeover)?;
         for (worker, listener) in for_worker.iter_mut().zip(bound) {
-            worker.push(listener);
+            worker.push((listener, door.clone()));
         }
         addresses.push(at);
     }
@@ -149,7 +161,11 @@ pub fn start(
         current.clone(),
         access.clone(),
         clock.clone(),
+        certificates.clone(),
     ));
+    for certificates in certificates {
+        control.handle().spawn(certificates.watch());
+    }
     let mut admin = None;
     for (number, wanted) in [&config.admin.listen, &config.admin.probes]
         .into_iter()

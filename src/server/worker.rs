@@ -1,12 +1,13 @@
 //! One worker: its listeners, its connections, its upstream pools, its deadlines, all on one thread.
 
-use super::connection::Http1;
+use super::connection::{self, Stream};
+use super::door::Door;
 use super::drain::State;
+use super::http1::Http1;
+use super::http2::Http2;
 use super::listener::Bound;
-use crate::authn::Memory;
 use crate::base::deadline::Sweeper;
-use crate::exchange::Peer;
-use crate::gateway::{Connection, Gateway, Pace, Pulse};
+use crate::gateway::{Gateway, Pace};
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::upstream::Pools;
@@ -15,7 +16,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// After an accept that failed for want of descriptors or memory: wait, do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -23,17 +23,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP_LIMITS: Duration = Duration::from_secs(5);
 
 /// What each connection of a worker starts with.
-#[derive(Clone)]
-struct Start {
-    gateway: Arc<Gateway>,
-    state: Arc<State>,
-    sweeper: Arc<Sweeper>,
-    pace: Arc<Pace>,
-    http1: Http1,
+pub(super) struct Start {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) state: Arc<State>,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) pace: Arc<Pace>,
+    pub(super) http1: Http1,
+    pub(super) http2: Http2,
+    pub(super) tls_handshake_timeout: Duration,
 }
 
 /// Serves until the process has drained.
-pub(super) async fn run(index: usize, listeners: Vec<Bound>, state: Arc<State>, access: AccessLog) {
+pub(super) async fn run(
+    index: usize,
+    listeners: Vec<(Bound, Door)>,
+    state: Arc<State>,
+    access: AccessLog,
+) {
     let sweeper = Sweeper::new();
     state.sweepers.lock().push(sweeper.clone());
     tokio::spawn(sweeper.clone().run());
@@ -41,8 +47,15 @@ pub(super) async fn run(index: usize, listeners: Vec<Bound>, state: Arc<State>, 
     let server = &snapshot.config.server;
     let pools = Pools::new(sweeper.clone(), super::workers(&snapshot.config));
     tokio::spawn(pools.clone().run());
-    let start = Start {
-        gateway: Arc::new(Gateway::new(state.current.clone(), pools, access, index)),
+    let gateway = Gateway::new(
+        state.current.clone(),
+        pools,
+        state.berths.clone(),
+        access,
+        index,
+    );
+    let start = Arc::new(Start {
+        gateway: Arc::new(gateway),
         state: state.clone(),
         sweeper,
         pace: Arc::new(Pace {
@@ -53,17 +66,20 @@ pub(super) async fn run(index: usize, listeners: Vec<Bound>, state: Arc<State>, 
             write_idle: server.write_idle_timeout,
         }),
         http1: Http1::new(server),
-    };
-    for listener in listeners {
+        http2: Http2::new(server),
+        tls_handshake_timeout: server.tls_handshake_timeout,
+    });
+    for (listener, door) in listeners {
+        let (start, door) = (start.clone(), Arc::new(door));
         match listener {
             Bound::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => drop(tokio::spawn(accept_tcp(listener, start.clone()))),
+                Ok(listener) => drop(tokio::spawn(accept_tcp(listener, start, door))),
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "listener lost")
                 }
             },
             Bound::Unix(listener) => match tokio::net::UnixListener::from_std(listener) {
-                Ok(listener) => drop(tokio::spawn(accept_unix(listener, start.clone()))),
+                Ok(listener) => drop(tokio::spawn(accept_unix(listener, start, door))),
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "listener lost")
                 }
@@ -74,12 +90,12 @@ pub(super) async fn run(index: usize, listeners: Vec<Bound>, state: Arc<State>, 
     state.ended.cancelled().await;
 }
 
-async fn accept_tcp(listener: tokio::net::TcpListener, start: Start) {
+async fn accept_tcp(listener: tokio::net::TcpListener, start: Arc<Start>, door: Arc<Door>) {
     let _accepting = start.state.accepting();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => begin_tcp(&start, stream, address),
+                Ok((stream, address)) => begin_tcp(&start, &door, stream, address),
                 Err(error) => pause(&error).await,
             },
             () = start.state.stop_accepting.cancelled() => break,
@@ -91,23 +107,28 @@ async fn accept_tcp(listener: tokio::net::TcpListener, start: Start) {
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
             {
-                begin_tcp(&start, stream, address);
+                begin_tcp(&start, &door, stream, address);
             }
         }
     }
 }
 
-fn begin_tcp(start: &Start, stream: tokio::net::TcpStream, address: SocketAddr) {
+fn begin_tcp(
+    start: &Arc<Start>,
+    door: &Arc<Door>,
+    stream: tokio::net::TcpStream,
+    address: SocketAddr,
+) {
     let _ = stream.set_nodelay(true);
-    begin(start, stream, Some(address.ip().to_canonical()));
+    begin(start, door, stream, Some(address.ip().to_canonical()));
 }
 
-async fn accept_unix(listener: tokio::net::UnixListener, start: Start) {
+async fn accept_unix(listener: tokio::net::UnixListener, start: Arc<Start>, door: Arc<Door>) {
     let _accepting = start.state.accepting();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => begin(&start, stream, None),
+                Ok((stream, _)) => begin(&start, &door, stream, None),
                 Err(error) => pause(&error).await,
             },
             () = start.state.stop_accepting.cancelled() => break,
@@ -118,7 +139,7 @@ async fn accept_unix(listener: tokio::net::UnixListener, start: Start) {
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = tokio::net::UnixStream::from_std(stream)
             {
-                begin(&start, stream, None);
+                begin(&start, &door, stream, None);
             }
         }
     }
@@ -129,38 +150,16 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-fn begin<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    start: &Start,
-    stream: S,
-    ip: Option<IpAddr>,
-) {
+fn begin(start: &Arc<Start>, door: &Arc<Door>, stream: impl Stream, ip: Option<IpAddr>) {
     let Some(place) = start.state.admit(ip) else {
         tracing::debug!("connection refused: no place left");
         return;
     };
-    let trusted = start.state.current.load().trust.trusts(ip);
-    let connection = Arc::new(Connection {
-        peer: Peer {
-            ip,
-            trusted,
-            secure: false,
-        },
-        memory: Memory::default(),
-        pulse: Arc::new(Pulse::new(&start.sweeper, start.pace.clone())),
-    });
-    let start = start.clone();
+    let (start, door) = (start.clone(), door.clone());
     tokio::spawn(async move {
         let worker = start.gateway.worker();
         start.state.current.load().metrics.connection_opened(worker);
-        let refused = start
-            .http1
-            .serve(
-                stream,
-                start.gateway,
-                connection,
-                start.state.draining.clone(),
-            )
-            .await;
+        let refused = connection::serve(&start, &door, stream, ip).await;
         let snapshot = start.state.current.load();
         snapshot.metrics.connection_closed(worker);
         if refused {

@@ -6,16 +6,18 @@ mod balance;
 mod conn;
 mod dial;
 mod endpoint;
+mod frames;
 mod pool;
 mod retry;
 mod send;
+pub mod upgrade;
 #[cfg(test)]
 mod tests;
 
 pub use dial::client_tls;
 pub use pool::{Pools, Totals};
 pub use retry::{BodyFault, Fault, SendError, Unavailable};
-pub use send::Terms;
+pub use send::{Sent, Switched, Terms};
 
 use crate::config;
 use crate::config::upstream::Balance;

@@ -108,7 +108,7 @@ impl SendError {
                 return Self::RequestBody(match body {
                     BodyError::TooLarge { limit } => BodyFault::TooLarge { limit: *limit },
                     BodyError::Stalled => BodyFault::Stalled,
-                    BodyError::Cut(_) => BodyFault::Cut,
+                    BodyError::Cut(_) | BodyError::Abandoned => BodyFault::Cut,
                 });
             }
             cause = inner.source();

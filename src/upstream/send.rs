@@ -19,7 +19,7 @@ use std::time::Duration;
 const STREAM_SILENCE: Duration = Duration::from_secs(3600);
 
 /// What the route says about one request to an upstream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// To the head of the answer, counted while it is the upstream's turn: from the request's last byte, and
     /// between those before it.
@@ -30,9 +30,27 @@ pub struct Terms {
     pub retries: u32,
     /// For `balance = "hash:ip"`; `None` for peers without an address.
     pub client_ip: Option<IpAddr>,
+    pub upgrade: Option<HeaderValue>,
+}
+pub type Switched = tokio::io::DuplexStream;
+#[derive(Debug)]
+pub enum Sent {
+    Answer(Response<Body>),
+    Switched {
+        head: Response<()>,
+        stream: Switched,
+    },
 }
 
 impl Pools {
+    pub async fn send2(
+        &self,
+        upstream: &Upstream,
+        request: Request<Body>,
+        terms: &Terms,
+    ) -> Result<Sent, SendError> {
+        self.send(upstream, request, terms).await.map(Sent::Answer)
+    }
     /// Sends a request and returns the answer when its head is there. The body of the answer gives the connection
     /// back when it ends.
     ///

@@ -95,11 +95,14 @@ fn roles_decide_and_an_expired_session_is_over() {
 }
 
 #[test]
-fn a_websocket_is_refused_as_not_supported_and_never_passed_on_as_a_plain_request() {
+fn where_websockets_do_not_pass_one_is_refused_and_never_passed_on_as_a_plain_request() {
     let clock = Clock::frozen(NOW);
     let identity = Identity::start(&clock);
     let upstream = Upstream::start();
-    let house = House::start_at(&file(&identity, &upstream), clock);
+    let house = House::start_at(
+        &file(&identity, &upstream).replace("[[routes]]\n", "[[routes]]\nwebsocket = false\n"),
+        clock,
+    );
     let token = format!("Bearer {}", identity.token("ada@example.com"));
     let handshake = |path: &str| {
         let headers = [

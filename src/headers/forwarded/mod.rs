@@ -189,6 +189,7 @@ mod tests {
             ip,
             trusted: trust().trusts(ip),
             secure: false,
+            redirects_to: None,
         }
     }
 
@@ -273,6 +274,7 @@ mod tests {
         assert!(!trust().secure(&peer("1.1.1.1"), &headers));
         let tls = Peer {
             secure: true,
+            redirects_to: None,
             ..peer("10.0.0.1")
         };
         assert!(trust().secure(&tls, &HeaderMap::new()));

@@ -253,6 +253,7 @@ impl Worker {
             },
             limits: Limits::default(),
             terms: Terms {
+                upgrade: None,
                 timeout: long,
                 idle_timeout: long,
                 retries: 1,
@@ -274,7 +275,7 @@ impl Worker {
         Started {
             pools: Pools::with_limits(sweeper, 1, self.limits),
             upstream: Upstream::new(&self.config, tls).unwrap(),
-            terms: self.terms,
+            terms: self.terms.clone(),
         }
     }
 }

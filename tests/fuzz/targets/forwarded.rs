@@ -54,6 +54,7 @@ fuzz_target!(|data: &[u8]| {
         ip,
         trusted: TRUST.trusts(ip),
         secure: false,
+        redirects_to: None,
     };
     assert_eq!(peer.trusted, choice % 5 != 1);
     let headers = tollhouse_fuzz::fields(&CHAIN, data);

@@ -89,6 +89,7 @@ pub(super) fn route(text: &str) -> Route {
         request_headers: HeaderChange::default(),
         response_headers: HeaderChange::default(),
         cache_public: false,
+        websocket: true,
         allow_in_path: AllowInPath {
             case,
             ..AllowInPath::default()

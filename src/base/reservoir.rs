@@ -1,0 +1,338 @@
+//! A body that is taken in as it comes, up to a bound, whether anybody reads it yet or not.
+//!
+//! On an HTTP/2 connection what is not read is everybody's trouble: h2 counts small unread DATA frames against the whole
+//! connection and ends it, with all its streams, when there are too many. So the task of a stream takes its body in
+//! while the request waits for authentication or for an upstream; small frames are joined. What is over the bound stays
+//! in the sender's flow-control window, as it should.
+
+use super::body::BodyError;
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Bytes that one body may hold; one frame may go over it.
+pub const RESERVOIR_BYTES: usize = 64 << 10;
+/// Pieces up to this size are joined with the one before.
+const SMALL: usize = 4 << 10;
+
+/// The reader's end.
+#[derive(Debug)]
+pub struct Reservoir(Arc<Mutex<State>>);
+
+/// The end that takes in. Whoever has it polls it.
+#[derive(Debug)]
+pub struct Inlet<B> {
+    source: Option<B>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Bytes>,
+    /// The last piece, still growing; comes after `pieces`.
+    growing: BytesMut,
+    /// Bytes of both.
+    held: usize,
+    trailers: Option<http::HeaderMap>,
+    ended: Option<Result<(), BodyError>>,
+    /// Bytes that are still to come out, when that is known.
+    left: Option<u64>,
+    reader: Option<Waker>,
+    inlet: Option<Waker>,
+    /// Nobody will read any more.
+    abandoned: bool,
+}
+
+/// Puts a reservoir between a body and its reader.
+pub fn reservoir<B: HttpBody<Data = Bytes>>(source: B) -> (Inlet<B>, Reservoir) {
+    let state = State {
+        left: source.size_hint().exact(),
+        ..State::default()
+    };
+    let state = Arc::new(Mutex::new(state));
+    let inlet = Inlet {
+        source: Some(source),
+        state: state.clone(),
+    };
+    (inlet, Reservoir(state))
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Inlet<B> {
+    /// Takes in what there is and room for. Ready when nothing more is to be taken in: the body has ended, or its reader
+    /// has gone.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: impl Fn(B::Error) -> BodyError,
+    ) -> Poll<()> {
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(());
+        };
+        let mut state = self.state.lock();
+        let done = loop {
+            if state.abandoned {
+                break true;
+            }
+            if state.held >= RESERVOIR_BYTES {
+                state.inlet = Some(cx.waker().clone());
+                break false;
+            }
+            match Pin::new(&mut *source).poll_frame(cx) {
+                Poll::Pending => {
+                    // The reader may go away while nothing comes.
+                    state.inlet = Some(cx.waker().clone());
+                    break false;
+                }
+                Poll::Ready(None) => {
+                    state.end(Ok(()));
+                    break true;
+                }
+                Poll::Ready(Some(Err(why))) => {
+                    state.end(Err(error(why)));
+                    break true;
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => state.take_in(data),
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            state.trailers = Some(trailers);
+                        }
+                    }
+                },
+            }
+        };
+        if done {
+            self.source = None;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl<B> Drop for Inlet<B> {
+    fn drop(&mut self) {
+        // Whoever still waits must not wait for ever.
+        let mut state = self.state.lock();
+        if state.ended.is_none() {
+            state.end(Err(BodyError::Abandoned));
+        }
+    }
+}
+
+impl State {
+    fn take_in(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        self.held += data.len();
+        if data.len() <= SMALL {
+            self.growing.extend_from_slice(&data);
+        } else {
+            if !self.growing.is_empty() {
+                let grown = self.growing.split().freeze();
+                self.pieces.push_back(grown);
+            }
+            self.pieces.push_back(data);
+        }
+        self.wake_reader();
+    }
+
+    fn end(&mut self, how: Result<(), BodyError>) {
+        self.ended = Some(how);
+        self.wake_reader();
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn take_out(&mut self) -> Option<Bytes> {
+        let piece = match self.pieces.pop_front() {
+            Some(piece) => piece,
+            None if self.growing.is_empty() => return None,
+            None => self.growing.split().freeze(),
+        };
+        self.held -= piece.len();
+        self.left = self
+            .left
+            .map(|left| left.saturating_sub(piece.len() as u64));
+        if let Some(inlet) = self.inlet.take() {
+            inlet.wake();
+        }
+        Some(piece)
+    }
+}
+
+impl HttpBody for Reservoir {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.0.lock();
+        if let Some(piece) = state.take_out() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        match state.ended.take() {
+            None => {
+                state.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(Err(error)) => {
+                state.ended = Some(Ok(()));
+                Poll::Ready(Some(Err(error)))
+            }
+            Some(Ok(())) => {
+                state.ended = Some(Ok(()));
+                let trailers = state.trailers.take();
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.0.lock();
+        state.held == 0 && state.trailers.is_none() && matches!(state.ended, Some(Ok(())))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.0.lock();
+        match state.left {
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Reservoir {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.abandoned = true;
+        state.pieces.clear();
+        state.growing = BytesMut::new();
+        state.held = 0;
+        if let Some(inlet) = state.inlet.take() {
+            inlet.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use std::convert::Infallible;
+
+    /// A source that gives what is put into it.
+    #[derive(Default, Clone)]
+    struct Tap(Arc<Mutex<(VecDeque<Frame<Bytes>>, bool)>>);
+
+    impl Tap {
+        fn put(&self, bytes: impl Into<Bytes>) {
+            self.0.lock().0.push_back(Frame::data(bytes.into()));
+        }
+        fn close(&self) {
+            self.0.lock().1 = true;
+        }
+        fn left(&self) -> usize {
+            self.0.lock().0.len()
+        }
+    }
+
+    impl HttpBody for Tap {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let mut this = self.0.lock();
+            match this.0.pop_front() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None if this.1 => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    fn poll(inlet: &mut Inlet<Tap>) -> Poll<()> {
+        let mut cx = Context::from_waker(Waker::noop());
+        inlet.poll(&mut cx, |never| match never {})
+    }
+
+    #[tokio::test]
+    async fn small_pieces_are_taken_in_and_joined_while_nobody_reads() {
+        let tap = Tap::default();
+        let (mut inlet, reader) = reservoir(tap.clone());
+        (0..3000).for_each(|_| tap.put("x"));
+        assert!(poll(&mut inlet).is_pending());
+        assert_eq!(tap.left(), 0);
+        tap.close();
+        assert!(poll(&mut inlet).is_ready());
+        let mut reader = reader;
+        let first = reader.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.len(), 3000);
+        assert!(reader.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn what_is_over_the_bound_stays_with_the_sender_until_somebody_reads() {
+        let tap = Tap::default();
+        let (mut inlet, mut reader) = reservoir(tap.clone());
+        (0..10).for_each(|_| tap.put(vec![0; 32 << 10]));
+        assert!(poll(&mut inlet).is_pending());
+        assert_eq!(tap.left(), 8);
+        reader.frame().await.unwrap().unwrap();
+        assert!(poll(&mut inlet).is_pending());
+        assert_eq!(tap.left(), 7);
+    }
+
+    #[tokio::test]
+    async fn order_and_trailers_are_kept() {
+        let tap = Tap::default();
+        let (mut inlet, reader) = reservoir(tap.clone());
+        let big = vec![b'b'; SMALL + 1];
+        tap.put("a");
+        tap.put(big.clone());
+        tap.put("c");
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        tap.0.lock().0.push_back(Frame::trailers(trailers.clone()));
+        tap.close();
+        assert!(poll(&mut inlet).is_ready());
+        assert!(!reader.is_end_stream());
+        let collected = reader.collect().await.unwrap();
+        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(collected.to_bytes(), [b"a", &big[..], b"c"].concat());
+    }
+
+    #[tokio::test]
+    async fn an_inlet_that_goes_away_ends_the_body_with_an_error() {
+        let tap = Tap::default();
+        let (mut inlet, mut reader) = reservoir(tap.clone());
+        tap.put("half");
+        assert!(poll(&mut inlet).is_pending());
+        drop(inlet);
+        assert!(reader.frame().await.unwrap().is_ok());
+        assert!(reader.frame().await.unwrap().is_err());
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_stops_the_inlet() {
+        let tap = Tap::default();
+        let (mut inlet, reader) = reservoir(tap.clone());
+        assert!(poll(&mut inlet).is_pending());
+        drop(reader);
+        tap.put("x");
+        assert!(poll(&mut inlet).is_ready());
+        assert_eq!(tap.left(), 1);
+    }
+}

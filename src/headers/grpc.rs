@@ -1,0 +1,78 @@
+//! What gRPC says in header fields (the "gRPC over HTTP2" document of the gRPC project).
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::time::Duration;
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Whether a message is one of gRPC: `application/grpc`, with a suffix or parameters.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let start = value.as_bytes().get(..b"application/grpc".len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+    })
+}
+
+/// How long a call may take to the head of its answer: what the route allows, or less if its client waits no longer.
+pub fn timeout(headers: &HeaderMap, allowed: Duration) -> Duration {
+    match headers.get(GRPC_TIMEOUT).and_then(parse_timeout) {
+        Some(timeout) if is_grpc(headers) => timeout.min(allowed),
+        _ => allowed,
+    }
+}
+
+/// One to eight digits and a unit. What is malformed is the upstream's to refuse.
+fn parse_timeout(value: &HeaderValue) -> Option<Duration> {
+    let (unit, digits) = value.as_bytes().split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        let check = |text: &'static str, expected| {
+            let found = parse_timeout(&HeaderValue::from_static(text));
+            assert_eq!(found, expected, "{text}");
+        };
+        check("500m", Some(Duration::from_millis(500)));
+        check("99999999H", Some(Duration::from_secs(99_999_999 * 3600)));
+        check("1S", Some(Duration::from_secs(1)));
+        check("2M", Some(Duration::from_secs(120)));
+        check("3u", Some(Duration::from_micros(3)));
+        check("4n", Some(Duration::from_nanos(4)));
+        for text in ["", "S", "5", "123456789S", "-1S", "1 S", "1s", "1.5S"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn only_a_call_of_grpc_has_one_and_it_never_makes_the_routes_longer() {
+        let allowed = Duration::from_secs(60);
+        let mut headers = HeaderMap::new();
+        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1S"));
+        assert_eq!(timeout(&headers, allowed), allowed);
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc+proto"),
+        );
+        assert_eq!(timeout(&headers, allowed), Duration::from_secs(1));
+        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1H"));
+        assert_eq!(timeout(&headers, allowed), allowed);
+    }
+}
