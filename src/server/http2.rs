@@ -1,8 +1,10 @@
 //! HTTP/2 on one connection, by hyper and h2 (RFC 9113). What of the limits that such a connection needs they do not
 //! have is here: a stream whose client takes nothing, a client that cuts its requests short as fast as it sends them, a
-//! connection without requests. A stream's own task takes its request body in while nobody reads it yet.
+//! connection without requests; frames that carry nothing are counted in `meter`. A stream's own task takes its request
+//! body in while nobody reads it yet. hyper lets nobody choose the reason of a GOAWAY: such a connection just ends.
 
 use super::connection::Stream;
+use super::meter::Metered;
 use super::paced::Paced;
 use crate::base::body::{Body, BodyError};
 use crate::base::reservoir::{self, Inlet};
@@ -66,7 +68,8 @@ impl Http2 {
         draining: &AtomicBool,
     ) -> bool {
         let pulse = connection.pulse.clone();
-        let io = TokioIo::new(Paced::new(stream, pulse.clone()));
+        let paced = Paced::new(stream, pulse.clone());
+        let io = TokioIo::new(Metered::new(paced, pulse.sweeper().clone()));
         let streams = Streams::default();
         let mut builder = http2::Builder::new(streams.clone());
         builder
@@ -136,7 +139,8 @@ fn is_broken(error: &hyper::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.is_library();
+            let flood = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidData;
+            return h2.is_library() || h2.get_io().is_some_and(flood);
         }
         cause = inner.source();
     }

@@ -8,6 +8,7 @@ mod drain;
 mod http1;
 mod http2;
 mod listener;
+mod meter;
 mod paced;
 mod preface;
 mod tls;

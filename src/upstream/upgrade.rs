@@ -334,3 +334,173 @@ where
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::deadline::Sweeper;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::task::JoinHandle;
+
+    /// Both far ends of a tunnel that runs.
+    struct Ends {
+        client: DuplexStream,
+        upstream: DuplexStream,
+        running: JoinHandle<Passed>,
+        sweeper: Arc<Sweeper>,
+        parting: Arc<AtomicBool>,
+    }
+
+    fn ends(protocol: Protocol) -> Ends {
+        let (client, near_client) = tokio::io::duplex(64 << 10);
+        let (upstream, near_upstream) = tokio::io::duplex(64 << 10);
+        let sweeper = Sweeper::new();
+        let parting = Arc::new(AtomicBool::new(false));
+        let asked = parting.clone();
+        let farewell = move || asked.load(Ordering::Relaxed).then_some(GOING_AWAY);
+        let linger = sweeper.deadline();
+        let running = tokio::spawn(tunnel(
+            near_client,
+            near_upstream,
+            protocol,
+            linger,
+            farewell,
+        ));
+        Ends {
+            client,
+            upstream,
+            running,
+            sweeper,
+            parting,
+        }
+    }
+
+    impl Ends {
+        /// Asks for the end, as a drain does.
+        fn part(&self) {
+            self.parting.store(true, Ordering::Relaxed);
+            self.sweeper.wake_all();
+        }
+
+        /// Lets so many seconds pass, and the tunnel see it.
+        async fn pass(&self, seconds: u64) {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            self.sweeper.tick_at(Duration::from_secs(seconds));
+        }
+    }
+
+    async fn reads(end: &mut DuplexStream, expected: &[u8]) {
+        let mut bytes = vec![0; expected.len()];
+        end.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, expected);
+    }
+
+    #[tokio::test]
+    async fn both_directions_pass_and_are_counted() {
+        let mut ends = ends(Protocol::Opaque);
+        ends.client.write_all(b"ping").await.unwrap();
+        ends.upstream.write_all(b"a longer pong").await.unwrap();
+        reads(&mut ends.upstream, b"ping").await;
+        reads(&mut ends.client, b"a longer pong").await;
+        drop(ends.client);
+        drop(ends.upstream);
+        let passed = ends.running.await.unwrap();
+        assert_eq!(passed, Passed { up: 4, down: 13 });
+    }
+
+    #[tokio::test]
+    async fn one_side_may_end_while_the_other_goes_on() {
+        let mut ends = ends(Protocol::Opaque);
+        ends.client.write_all(b"all").await.unwrap();
+        ends.client.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        ends.upstream.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"all");
+        for seconds in [4, 8, 12] {
+            ends.upstream.write_all(b"more").await.unwrap();
+            reads(&mut ends.client, b"more").await;
+            ends.pass(seconds).await;
+        }
+        ends.pass(13).await;
+        assert!(!ends.running.is_finished());
+        ends.pass(18).await;
+        assert_eq!(ends.running.await.unwrap().down, 12);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_nothing() {
+        let mut ends = ends(Protocol::WebSocket);
+        ends.pass(100_000).await;
+        ends.client.write_all(b"x").await.unwrap();
+        reads(&mut ends.upstream, b"x").await;
+    }
+
+    #[tokio::test]
+    async fn the_farewell_comes_after_the_frame_in_progress_and_nothing_behind_it() {
+        let mut ends = ends(Protocol::WebSocket);
+        // A frame of 300 bytes, of which the first 100 are there.
+        ends.upstream.write_all(&[0x82, 126, 1, 44]).await.unwrap();
+        ends.upstream.write_all(&[7; 100]).await.unwrap();
+        reads(&mut ends.client, &[0x82, 126, 1, 44]).await;
+        reads(&mut ends.client, &[7; 100]).await;
+        ends.part();
+        ends.pass(1).await;
+        let rest_and_next = [&[7; 200][..], &[0x81, 1, b'n']].concat();
+        ends.upstream.write_all(&rest_and_next).await.unwrap();
+        reads(&mut ends.client, &[7; 200]).await;
+        reads(&mut ends.client, &frames::close(1001, GOING_AWAY.reason)).await;
+        // The client answers, and the upstream hears it.
+        ends.client.write_all(b"masked close").await.unwrap();
+        reads(&mut ends.upstream, b"masked close").await;
+        drop(ends.upstream);
+        drop(ends.client);
+        ends.running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_farewell_comes_at_once_between_frames_and_is_not_waited_on_for_long() {
+        let mut ends = ends(Protocol::WebSocket);
+        ends.upstream.write_all(&[0x81, 1, b'x']).await.unwrap();
+        reads(&mut ends.client, &[0x81, 1, b'x']).await;
+        ends.part();
+        reads(&mut ends.client, &frames::close(1001, GOING_AWAY.reason)).await;
+        // A client that talks on buys no time.
+        for seconds in 1..5 {
+            ends.client.write_all(b"on").await.unwrap();
+            ends.pass(seconds).await;
+        }
+        ends.pass(6).await;
+        ends.running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_said_goodbye_is_not_interrupted() {
+        let mut ends = ends(Protocol::WebSocket);
+        ends.upstream
+            .write_all(&frames::close(1000, ""))
+            .await
+            .unwrap();
+        reads(&mut ends.client, &frames::close(1000, "")).await;
+        ends.part();
+        ends.pass(1).await;
+        ends.pass(7).await;
+        ends.running.await.unwrap();
+        let mut rest = Vec::new();
+        ends.client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"");
+    }
+
+    #[tokio::test]
+    async fn an_opaque_protocol_has_no_farewell() {
+        let mut ends = ends(Protocol::Opaque);
+        ends.part();
+        ends.pass(1).await;
+        ends.pass(100).await;
+        ends.upstream.write_all(b"still there").await.unwrap();
+        reads(&mut ends.client, b"still there").await;
+    }
+}
