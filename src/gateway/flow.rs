@@ -208,13 +208,17 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_without_a_request_is_cut_when_a_head_would_be() {
+    fn a_client_that_says_nothing_is_cut_when_a_head_would_be_and_one_that_has_begun_is_told() {
         let sweeper = Sweeper::new();
-        let connection = connection(&sweeper);
+        let (silent, greeted) = (connection(&sweeper), connection(&sweeper));
         sweeper.tick_at(Duration::from_secs(9));
-        assert!(!connection.read_has_passed());
+        greeted.greeted();
+        assert!(!silent.read_has_passed());
         sweeper.tick_at(Duration::from_secs(11));
-        assert!(connection.read_has_passed());
+        assert!(silent.read_has_passed() && !silent.is_over());
+        assert!(!greeted.read_has_passed() && !greeted.is_over());
+        sweeper.tick_at(Duration::from_secs(85));
+        assert!(greeted.is_over());
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Pulse {
         pulse
     }
 
-    /// A connection that speaks HTTP/2. Its first request is due as soon as a head would be.
+    /// A connection that is to speak HTTP/2. Its first frame is due as soon as a head would be.
     pub fn shared(sweeper: &Arc<Sweeper>, pace: Arc<Pace>) -> Self {
         let pulse = Self::of(sweeper, pace, true);
         pulse.phase.store(HEAD, Ordering::Relaxed);
@@ -195,6 +195,14 @@ impl Pulse {
             self.read.arm(LINGER);
         }
         unread
+    }
+
+    /// The client of a shared connection has begun to speak; its first request may take its time.
+    pub fn greeted(&self) {
+        if self.phase.load(Ordering::Relaxed) == HEAD {
+            self.phase.store(IDLE, Ordering::Relaxed);
+            self.read.arm(self.pace.keep_alive);
+        }
     }
 
     /// A request of a shared connection begins.

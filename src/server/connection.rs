@@ -5,15 +5,23 @@ use super::door::Door;
 use super::preface::{self, Heralded};
 use super::worker::Start;
 use crate::authn::Memory;
+use crate::base::deadline::Elapsed;
 use crate::exchange::Peer;
 use crate::gateway::{Berth, Connection, Pulse};
 use crate::upstream::upgrade::GOING_AWAY;
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+
+/// While draining, a connection that was accepted but has sent nothing is told to end after this.
+pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A socket, or what stands in for one.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -54,7 +62,7 @@ async fn encrypted(start: &Start, tls: TlsAcceptor, stream: impl Stream, peer: P
             tracing::debug!(error = &error as &dyn Error, peer = ?peer.ip, "no TLS handshake");
             return false;
         }
-        Err(_elapsed) => {
+        Err(Elapsed) => {
             tracing::debug!(peer = ?peer.ip, "no TLS handshake in time");
             return false;
         }
@@ -71,7 +79,8 @@ async fn encrypted(start: &Start, tls: TlsAcceptor, stream: impl Stream, peer: P
 async fn announced(start: &Start, mut stream: impl Stream, peer: Peer) -> bool {
     let deadline = start.sweeper.deadline();
     let (idle, head) = (start.pace.keep_alive, start.pace.head);
-    let Some((first, is_http2)) = preface::read(&mut stream, &deadline, idle, head).await else {
+    let first = preface::read(&mut stream, &deadline, idle, head);
+    let Some((first, is_http2)) = unless_draining(start, first).await.flatten() else {
         return false;
     };
     drop(deadline);
@@ -81,6 +90,22 @@ async fn announced(start: &Start, mut stream: impl Stream, peer: Peer) -> bool {
     } else {
         http1(start, stream, peer).await
     }
+}
+
+/// What comes before a protocol. `None`: the process drains, and the client has had the time to begin. The future waits
+/// on a deadline of the worker, which is woken then.
+async fn unless_draining<T>(start: &Start, future: impl Future<Output = T>) -> Option<T> {
+    let accepted = Instant::now();
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let done = future.as_mut().poll(cx).map(Some);
+        let draining = start.state.draining.load(Ordering::Relaxed);
+        if done.is_pending() && draining && accepted.elapsed() > FIRST_REQUEST {
+            return Poll::Ready(None);
+        }
+        done
+    })
+    .await
 }
 
 async fn http1(start: &Start, stream: impl Stream, peer: Peer) -> bool {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on one connection, by hyper (RFC 9112).
 
-use super::connection::Stream;
+use super::connection::{FIRST_REQUEST, Stream};
 use super::paced::Paced;
 use crate::base::body::Body;
 use crate::config::server::Server;
@@ -14,10 +14,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-/// While draining, a connection that was accepted but has sent nothing is told to end after this.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// How connections of this server speak.
 #[derive(Clone, Debug)]

@@ -69,7 +69,7 @@ impl Http2 {
     ) -> bool {
         let pulse = connection.pulse.clone();
         let paced = Paced::new(stream, pulse.clone());
-        let io = TokioIo::new(Metered::new(paced, pulse.sweeper().clone()));
+        let io = TokioIo::new(Metered::new(paced, pulse.clone()));
         let streams = Streams::default();
         let mut builder = http2::Builder::new(streams.clone());
         builder

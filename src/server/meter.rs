@@ -1,7 +1,7 @@
 //! Counts the frames of an HTTP/2 client that carry no request (RFC 9113 §10.5): h2 bounds what it keeps of them, but
 //! reads and answers them as fast as they come. Looks at the heads of frames alone (§4.1).
 
-use crate::base::deadline::Sweeper;
+use crate::gateway::Pulse;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ struct Frames {
     /// Frames without a request in this second.
     count: u32,
     second: u64,
+    /// The preface and the head of a first frame have come.
+    greeted: bool,
 }
 
 impl Frames {
@@ -42,6 +44,7 @@ impl Frames {
             skip: PREFACE,
             count: 0,
             second: 0,
+            greeted: false,
         }
     }
 
@@ -60,6 +63,7 @@ impl Frames {
             bytes = &bytes[part..];
             if self.have == HEAD {
                 self.have = 0;
+                self.greeted = true;
                 let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 if self.is_idle(kind, flags) {
@@ -92,15 +96,15 @@ impl Frames {
 pub(super) struct Metered<S> {
     stream: S,
     frames: Frames,
-    sweeper: Arc<Sweeper>,
+    pulse: Arc<Pulse>,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, sweeper: Arc<Sweeper>) -> Self {
+    pub(super) fn new(stream: S, pulse: Arc<Pulse>) -> Self {
         Self {
             stream,
             frames: Frames::new(),
-            sweeper,
+            pulse,
         }
     }
 }
@@ -113,8 +117,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let second = self.sweeper.coarse_millis() / 1000;
+        let second = self.pulse.sweeper().coarse_millis() / 1000;
+        let greeted = self.frames.greeted;
         if self.frames.pass(&buffer.filled()[before..], second) {
+            if self.frames.greeted != greeted {
+                self.pulse.greeted();
+            }
             return Poll::Ready(Ok(()));
         }
         let error = "too many frames that carry no request";
