@@ -92,7 +92,9 @@ pub(super) fn finish(
     };
     let status = answer.status();
     let headers = answer.headers_mut();
-    if ex.path.is_none() && ex.version < Version::HTTP_2 {
+    if ex.version == Version::HTTP_2 {
+        headers.remove(CONNECTION); // it has no such field, and streams end alone
+    } else if ex.path.is_none() {
         // The head had no single reading: nothing that stands behind it is read.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
