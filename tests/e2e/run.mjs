@@ -11,8 +11,8 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const wanted = process.argv[2] ?? "";
 const files = readdirSync(here)
   .filter((name) => name.endsWith(".test.mjs") && name.includes(wanted))
-  .sort()
-  .reverse() // supabase-ssr first: it opens with the smallest test
+  // supabase-ssr first: it opens with the smallest test.
+  .sort((one, other) => other.startsWith("supabase-ssr") - one.startsWith("supabase-ssr") || one.localeCompare(other))
   .map((name) => path.join(here, name));
 
 let [passed, failed] = [0, 0];

@@ -87,9 +87,9 @@ export function start(name, command, args, env = {}) {
 }
 
 /** Runs a command to its end: `{ code, output }`. */
-export async function run(command, args, env = {}) {
+export async function run(command, args, env = {}, { milliseconds = 30_000 } = {}) {
   const process = start(path.basename(command), command, args, env);
-  const late = setTimeout(() => process.child.kill("SIGKILL"), 30_000);
+  const late = setTimeout(() => process.child.kill("SIGKILL"), milliseconds);
   const code = await process.ended;
   clearTimeout(late);
   return { code, output: process.output };
@@ -126,6 +126,26 @@ export async function startFastApi(name, folder, app, env) {
   const origin = `http://127.0.0.1:${port}`;
   await backend.ready("/health", () => answers(`${origin}/health`));
   return { process: backend, origin };
+}
+
+/** A Python script of `support`, given the port as its argument, once it says that it listens. */
+export async function startPython(name, script) {
+  const port = await freePort();
+  const server = start(name, python, [path.join(here, "support", script), String(port)], { PYTHONDONTWRITEBYTECODE: "1" });
+  await server.ready("its port", () => server.output.includes("listening"));
+  return { process: server, port, origin: `http://127.0.0.1:${port}` };
+}
+
+/** A client script of `support` with its order, as a process. */
+export function startClient(script, order) {
+  return start(path.basename(script, ".py"), python, [path.join(here, "support", script), JSON.stringify(order)], { PYTHONDONTWRITEBYTECODE: "1" });
+}
+
+/** What a client script tells of its exchange: the last line that is JSON, as soon as it is there. */
+export async function told(client) {
+  const line = () => client.output.split("\n").slice(0, -1).findLast((text) => text.startsWith("{"));
+  await client.ready("its result", line).catch((error) => { if (!line()) throw error; });
+  return JSON.parse(line());
 }
 
 /** `tollhouse run` with a configuration; `text` is given the two addresses it must listen on. */
