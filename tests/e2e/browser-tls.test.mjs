@@ -134,7 +134,8 @@ test("a request that changes something is let in from our page and not from anot
     const { page, context } = await visit(origin);
     try {
       const seen = upstream.seen.length;
-      const found = await page.evaluate((url) => fetch(url, { method: "POST", credentials: "include", mode: "no-cors" }).then((response) => response.type), `${ours()}/api/echo`);
+      const post = (url) => fetch(url, { method: "POST", credentials: "include", mode: "no-cors" }).then((response) => response.type);
+      const found = await page.evaluate(post, `${ours()}/api/echo`);
       assert.equal(found, status === 200 ? "basic" : "opaque");
       assert.equal(upstream.seen.slice(seen).includes("/api/echo"), status === 200);
     } finally {
@@ -150,8 +151,7 @@ test("a page from elsewhere, whose browser sends the cookie along, gets no WebSo
     assert.deepEqual(await talk(page, `wss://localhost:${ports.other}/ws/echo`), ["open", "hello from the page", 1000]);
     const said = gateway.process.output.length;
     assert.deepEqual(await talk(page, `wss://localhost:${ports.ours}/ws/echo`), [1006]);
-    const refusal = await until("the refusal in the log", () => gateway.process.output.slice(said).split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line))
-      .find((line) => line.msg === "request" && line.path === "/ws/echo" && line.status !== 101));
+    const refusal = await until("the refusal in the log", () => gateway.process.lines(said).find((line) => line.msg === "request" && line.path === "/ws/echo" && line.status !== 101));
     assert.deepEqual([refusal.status, refusal.code], [403, "csrf_rejected"]);
   } finally {
     await context.close();

@@ -184,8 +184,24 @@ describe("curl", () => {
   });
 });
 
+test("where only listeners are named, nothing else is bound", async () => {
+  const port = await freePort();
+  const only = await startTollhouse("gateway-tls-only", (at) => opening(at, demo).replace(/^listen = .*$/m, "") + tlsListener(port, authority.first) + routes());
+  try {
+    assert.equal((await curl(`https://127.0.0.1:${port}/public/small`)).body, "small\n");
+    const ready = only.process.lines().find((line) => line.msg === "ready");
+    assert.equal(ready.listen.length, 1, JSON.stringify(ready));
+    assert.ok(ready.listen[0].includes(`127.0.0.1:${port}`), JSON.stringify(ready));
+  } finally {
+    await only.process.stop();
+  }
+});
+
 describe("openssl", () => {
-  const client = async (...args) => (await run("openssl", ["s_client", "-connect", `127.0.0.1:${ports.tls}`, "-CAfile", authority.ca, "-verify_return_error", ...args])).output;
+  const client = async (...args) => {
+    const always = ["s_client", "-connect", `127.0.0.1:${ports.tls}`, "-CAfile", authority.ca, "-verify_return_error"];
+    return (await run("openssl", [...always, ...args])).output;
+  };
 
   test("the name chooses the certificate; without one, or with one that nobody has, the first", async () => {
     for (const [args, name] of [[["-servername", "other.test"], /other\.test/], [["-servername", "localhost"], /localhost/],
@@ -228,14 +244,15 @@ describe("testssl.sh", () => {
   test("finds nothing of weight", async () => {
     const report = path.join(artefacts, "testssl.json");
     rmSync(report, { force: true });
-    const { code, output } = await run("testssl", ["--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--ip", "127.0.0.1", "--add-ca", authority.ca,
-      "--connect-timeout", "5", "--openssl-timeout", "5", "--jsonfile", report,
+    const { code, output } = await run("testssl", ["--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--ip", "127.0.0.1",
+      "--add-ca", authority.ca, "--connect-timeout", "5", "--openssl-timeout", "5", "--jsonfile", report,
       "--protocols", "--fs", "--server-defaults", "--vulnerable", `localhost:${ports.tls}`], {}, { milliseconds: 150_000 });
     writeFileSync(path.join(artefacts, "testssl.log"), output);
     const findings = JSON.parse(readFileSync(report, "utf8"));
     const id = (finding) => finding.id.split(" ")[0];
     // It got to the end, and could look at what matters.
-    for (const wanted of ["SSLv3", "TLS1", "TLS1_1", "TLS1_2", "TLS1_3", "cert_chain_of_trust", "heartbleed", "ROBOT", "secure_renego", "CRIME_TLS", "LUCKY13", "RC4", "scanTime"]) {
+    for (const wanted of ["SSLv3", "TLS1", "TLS1_1", "TLS1_2", "TLS1_3", "cert_chain_of_trust", "heartbleed", "ROBOT", "secure_renego", "CRIME_TLS",
+      "LUCKY13", "RC4", "scanTime"]) {
       assert.ok(findings.some((finding) => id(finding) === wanted && finding.severity !== "WARN"), `nothing about ${wanted}; ended with ${code}\n${output}`);
     }
     const grave = findings.filter((finding) => ["MEDIUM", "HIGH", "CRITICAL", "FATAL"].includes(finding.severity) && !(id(finding) in allowed));
@@ -347,6 +364,10 @@ describe("certificates that change", () => {
     assert.fail(`not served within 10 s: ${pair.cert}\n${reloading.process.output.slice(-2000)}`);
   };
 
+  /** A warning in the log, from a place in it on, that names this file. */
+  const complaint = (from, name = "") => reloading.process.lines(from)
+    .find(({ level, ...rest }) => /^(warn|error)$/i.test(level) && JSON.stringify(rest).includes(name));
+
   before(async () => {
     at = path.join(authority.folder, "reloaded");
     mkdirSync(path.join(at, "map"), { recursive: true });
@@ -357,7 +378,8 @@ describe("certificates that change", () => {
     for (const file of ["tls.crt", "tls.key"]) symlinkSync(`..data/${file}`, path.join(at, "map", file));
     [port, mapped] = [await freePort(), await freePort()];
     const pairs = [{ cert: path.join(at, "cert.pem"), key: path.join(at, "key.pem") }, { cert: path.join(at, "map/tls.crt"), key: path.join(at, "map/tls.key") }];
-    reloading = await startTollhouse("gateway-tls-reloading", (listen) => opening(listen, demo) + tlsListener(port, pairs[0]) + tlsListener(mapped, pairs[1]) + routes());
+    reloading = await startTollhouse("gateway-tls-reloading", (listen) =>
+      opening(listen, demo) + tlsListener(port, pairs[0]) + tlsListener(mapped, pairs[1]) + routes());
   });
   after(() => reloading?.process.stop());
 
@@ -387,9 +409,7 @@ describe("certificates that change", () => {
     const [old, next] = [await serial(port), issue("plain-3")];
     const said = reloading.process.output.length;
     replace(next.cert, path.join(at, "cert.pem"));
-    const complaint = () => reloading.process.output.slice(said).split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line))
-      .find(({ level, ...rest }) => /^(warn|error)$/i.test(level) && JSON.stringify(rest).includes("cert.pem"));
-    await until("a complaint in the log", complaint);
+    await until("a complaint in the log", () => complaint(said, "cert.pem"));
     assert.equal(await serial(port), old);
     assert.equal((await curl(`https://127.0.0.1:${port}/public/small`)).body, "small\n");
     replace(next.key, path.join(at, "key.pem"));
@@ -400,7 +420,7 @@ describe("certificates that change", () => {
     const old = await serial(port);
     const said = reloading.process.output.length;
     for (const file of ["cert.pem", "key.pem"]) rmSync(path.join(at, file));
-    await until("a complaint in the log", () => /"level":"(warn|error)"/i.test(reloading.process.output.slice(said)));
+    await until("a complaint in the log", () => complaint(said));
     assert.equal(await serial(port), old);
   });
 });

@@ -14,6 +14,7 @@ export async function connect(origin, ca) {
 /** One exchange: `{ status, headers, body, trailers }`. Give `opened` to get the stream as soon as there is one. */
 export function ask(session, target, { method = "GET", headers = {}, body, opened = () => {} } = {}) {
   const stream = session.request({ ":method": method, ":path": target, ...headers }, { endStream: body === undefined });
+  const late = setTimeout(() => stream.destroy(new Error(`no answer from ${target} within 20 s`)), 20_000);
   opened(stream);
   return new Promise((resolve, reject) => {
     const answer = { body: "", trailers: {} };
@@ -21,7 +22,11 @@ export function ask(session, target, { method = "GET", headers = {}, body, opene
     stream.on("trailers", (fields) => (answer.trailers = fields));
     stream.setEncoding("utf8").on("data", (text) => (answer.body += text));
     stream.on("error", reject);
-    stream.on("close", () => (answer.status ? resolve(answer) : reject(new Error(`no answer: stream closed with ${stream.rstCode}`))));
+    stream.on("close", () => {
+      clearTimeout(late);
+      if (answer.status) resolve(answer);
+      else reject(new Error(`no answer: stream closed with ${stream.rstCode}`));
+    });
     if (body !== undefined) stream.end(body);
   });
 }

@@ -19,12 +19,16 @@ const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
 
-/** A port that was free a moment ago. */
+const given = new Set();
+
+/** A port that was free a moment ago, and is given to nobody else here. */
 export async function freePort() {
   const server = createServer();
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();
   await new Promise((resolve) => server.close(resolve));
+  if (given.has(port)) return freePort();
+  given.add(port);
   return port;
 }
 
@@ -66,6 +70,11 @@ class Process {
       this.keepLog();
       throw new Error(`${error.message}\n${this.output.slice(-4000)}`);
     }
+  }
+
+  /** The JSON objects of the output, one a line, from a place in it on. */
+  lines(from = 0) {
+    return this.output.slice(from).split("\n").slice(0, -1).filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
   }
 
   keepLog() {
@@ -143,9 +152,9 @@ export function startClient(script, order) {
 
 /** What a client script tells of its exchange: the last line that is JSON, as soon as it is there. */
 export async function told(client) {
-  const line = () => client.output.split("\n").slice(0, -1).findLast((text) => text.startsWith("{"));
-  await client.ready("its result", line).catch((error) => { if (!line()) throw error; });
-  return JSON.parse(line());
+  const last = () => client.lines().at(-1);
+  await client.ready("its result", last).catch((error) => { if (!last()) throw error; });
+  return last();
 }
 
 /** `tollhouse run` with a configuration; `text` is given the two addresses it must listen on. */
