@@ -151,7 +151,8 @@ test("a page from elsewhere, whose browser sends the cookie along, gets no WebSo
     assert.deepEqual(await talk(page, `wss://localhost:${ports.other}/ws/echo`), ["open", "hello from the page", 1000]);
     const said = gateway.process.output.length;
     assert.deepEqual(await talk(page, `wss://localhost:${ports.ours}/ws/echo`), [1006]);
-    const refusal = await until("the refusal in the log", () => gateway.process.lines(said).find((line) => line.msg === "request" && line.path === "/ws/echo" && line.status !== 101));
+    const refusal = await until("the refusal in the log", () =>
+      gateway.process.lines(said).find(({ msg, path: to, status }) => msg === "request" && to === "/ws/echo" && status !== 101));
     assert.deepEqual([refusal.status, refusal.code], [403, "csrf_rejected"]);
   } finally {
     await context.close();
