@@ -2,8 +2,10 @@
 
 mod banner;
 mod check;
+mod completions;
 mod demo;
 mod healthcheck;
+mod keygen;
 mod load;
 mod routes;
 mod run;
@@ -41,6 +43,11 @@ enum Command {
     Routes(File),
     /// Ask a running gateway whether it is ready; for containers without a shell
     Healthcheck(healthcheck::Healthcheck),
+    /// Make a sealing key for session.keys, or an API key with its hash; keeps nothing
+    Keygen(keygen::Keygen),
+    /// Print the completion script of a shell
+    #[command(arg_required_else_help = true)]
+    Completions(completions::Completions),
 }
 
 /// Where the configuration is.
@@ -74,6 +81,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Check(check) => check.execute(),
         Command::Routes(file) => routes::execute(&file),
         Command::Healthcheck(healthcheck) => healthcheck.execute(),
+        Command::Keygen(keygen) => keygen.execute(),
+        Command::Completions(completions) => completions.execute(),
     };
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

@@ -97,6 +97,13 @@ pub(super) fn refuses(table: &str, key: &str, node: &Node) -> Answer {
     }
 }
 
+/// Whether every value of a key is refused.
+pub(super) fn is_refused(table: &str, key: &str) -> bool {
+    LATER
+        .iter()
+        .any(|(t, k, refuse)| *t == table && *k == key && matches!(refuse, Always))
+}
+
 /// Keys of a table of which only the default is accepted: name and TOML of that value. For the reference.
 pub(super) fn defaults(table: &str) -> impl Iterator<Item = (&'static str, String)> {
     LATER

@@ -188,6 +188,11 @@ pub fn tables() -> Vec<(&'static str, &'static str, Vec<table::Key>)> {
     ]
 }
 
+/// Whether the contract names a key, or with the scope `""` a table, that this version refuses.
+pub fn is_later(scope: &str, key: &str) -> bool {
+    later::is_refused(scope, key)
+}
+
 /// ``it belongs to `[server]` ``, for a key that another table has.
 fn belongs_to(key: &str, scope: &str) -> Option<String> {
     let wanted = [

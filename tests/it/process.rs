@@ -24,7 +24,7 @@ fn tollhouse(folder: &Path) -> Command {
 }
 
 /// Runs it to its end, which must be soon.
-fn run(folder: &Path, arguments: &[&str]) -> Ended {
+pub fn run(folder: &Path, arguments: &[&str]) -> Ended {
     let mut child = tollhouse(folder)
         .args(arguments)
         .stdout(Stdio::piped())
