@@ -9,6 +9,7 @@ mod keygen;
 mod load;
 mod routes;
 mod run;
+mod schema;
 mod failures;
 
 pub(crate) use crate::base::cause::chain;
@@ -45,6 +46,8 @@ enum Command {
     Healthcheck(healthcheck::Healthcheck),
     /// Make a sealing key for session.keys, or an API key with its hash; keeps nothing
     Keygen(keygen::Keygen),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
     /// Print the completion script of a shell
     #[command(arg_required_else_help = true)]
     Completions(completions::Completions),
@@ -82,6 +85,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Routes(file) => routes::execute(&file),
         Command::Healthcheck(healthcheck) => healthcheck.execute(),
         Command::Keygen(keygen) => keygen.execute(),
+        Command::Schema => schema::execute(),
         Command::Completions(completions) => completions.execute(),
     };
     match result {

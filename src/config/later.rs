@@ -116,6 +116,20 @@ pub(super) fn defaults(table: &str) -> impl Iterator<Item = (&'static str, Strin
         })
 }
 
+/// Keys that a table does not declare and of which some values are accepted all the same: name and those values. For
+/// the schema.
+pub(super) fn accepted(
+    table: &str,
+) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    LATER
+        .iter()
+        .filter(move |(t, ..)| *t == table)
+        .filter_map(|(_, key, refuse)| match refuse {
+            Except(values) => Some((*key, *values)),
+            _ => None,
+        })
+}
+
 /// Whether a key that its table declares accepts nothing but its default. For the reference.
 pub(super) fn only_default(table: &str, key: &str) -> bool {
     LATER

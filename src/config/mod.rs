@@ -26,6 +26,8 @@ mod route_auth;
 mod route_build;
 mod route_keys;
 mod route_path;
+pub mod schema;
+mod schema_text;
 pub mod server;
 pub mod session;
 pub mod table;

@@ -52,12 +52,22 @@ fn keygen_prints_an_api_key_and_the_hash_that_sha256sum_gives() {
 }
 
 #[test]
+fn schema_prints_json_and_needs_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(folder.path(), &["schema"]);
+    assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{ended:?}");
+    let schema: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(schema["$id"], "urn:tollhouse:config");
+    assert!(schema["properties"]["routes"].is_object());
+}
+
+#[test]
 fn completions_are_written_for_each_shell() {
     let folder = tempfile::tempdir().unwrap();
     for shell in SHELLS {
         let ended = run(folder.path(), &["completions", shell]);
         assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{shell}");
-        for name in ["run", "demo", "check", "routes", "keygen", "completions"] {
+        for name in ["run", "demo", "check", "routes", "keygen", "schema"] {
             assert!(ended.out.contains(name), "{shell}: {name}");
         }
         if shell == "bash" {
