@@ -2,11 +2,14 @@
 
 mod banner;
 mod check;
+mod completions;
 mod demo;
 mod healthcheck;
+mod keygen;
 mod load;
 mod routes;
 mod run;
+mod schema;
 mod failures;
 
 pub(crate) use crate::base::cause::chain;
@@ -41,6 +44,13 @@ enum Command {
     Routes(File),
     /// Ask a running gateway whether it is ready; for containers without a shell
     Healthcheck(healthcheck::Healthcheck),
+    /// Make a sealing key for session.keys, or an API key with its hash; keeps nothing
+    Keygen(keygen::Keygen),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print the completion script of a shell
+    #[command(arg_required_else_help = true)]
+    Completions(completions::Completions),
 }
 
 /// Where the configuration is.
@@ -74,6 +84,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Check(check) => check.execute(),
         Command::Routes(file) => routes::execute(&file),
         Command::Healthcheck(healthcheck) => healthcheck.execute(),
+        Command::Keygen(keygen) => keygen.execute(),
+        Command::Schema => schema::execute(),
+        Command::Completions(completions) => completions.execute(),
     };
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

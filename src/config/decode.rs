@@ -4,6 +4,8 @@
 use super::diagnostic::{Place, suggest};
 use super::interpolate::Written;
 use super::read::{Kind, Node, Reader, Text, split};
+use super::schema;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(super) use super::decode_bounded::{DAY, count, int, size, span};
@@ -16,6 +18,8 @@ pub(super) trait Decode {
     fn read(&self, node: &Node, key: &str, reader: &Reader<'_>) -> Option<Self::Out>;
     /// End of the sentence "`key` must be …".
     fn expected(&self) -> String;
+    /// JSON Schema of what is read, variables included. Never narrower than [`Self::read`].
+    fn schema(&self) -> Value;
 }
 
 pub(super) fn wrong_type(node: &Node, key: &str, expected: &str, hint: &str, reader: &Reader<'_>) {
@@ -47,6 +51,16 @@ pub(super) struct Parsed<T> {
     expected: &'static str,
     /// Stands in for a placeholder, and is shown as an example.
     sample: &'static str,
+    look: Look,
+}
+
+/// What a text looks like, for the schema.
+#[derive(Clone, Copy)]
+enum Look {
+    Any,
+    Filled,
+    Like(&'static str),
+    Words(&'static [&'static str]),
 }
 
 /// A string that `parse` understands. Its error is a hint that must not repeat the value.
@@ -59,6 +73,27 @@ pub(super) fn parsed<T>(
         parse,
         expected,
         sample,
+        look: Look::Any,
+    }
+}
+
+impl<T> Parsed<T> {
+    /// For the schema: a regular expression of [`super::schema_text`].
+    pub(super) fn like(self, pattern: &'static str) -> Self {
+        let look = Look::Like(pattern);
+        Self { look, ..self }
+    }
+
+    /// For the schema: the words that are understood.
+    pub(super) fn words(self, words: &'static [&'static str]) -> Self {
+        let look = Look::Words(words);
+        Self { look, ..self }
+    }
+
+    /// For the schema: not empty.
+    pub(super) fn filled(self) -> Self {
+        let look = Look::Filled;
+        Self { look, ..self }
     }
 }
 
@@ -98,6 +133,14 @@ impl<T> Decode for Parsed<T> {
     fn expected(&self) -> String {
         self.expected.into()
     }
+    fn schema(&self) -> Value {
+        match self.look {
+            Look::Any => schema::string(),
+            Look::Filled => json!({"type": "string", "minLength": 1}),
+            Look::Like(pattern) => schema::text(pattern),
+            Look::Words(words) => schema::any_of([schema::words(words), schema::interpolated()]),
+        }
+    }
 }
 
 /// Any string.
@@ -123,6 +166,7 @@ pub(super) fn word() -> Parsed<String> {
         "a string",
         "placeholder",
     )
+    .filled()
 }
 
 /// `true` or `false`.
@@ -156,6 +200,9 @@ impl Decode for Flag {
     }
     fn expected(&self) -> String {
         "true or false".into()
+    }
+    fn schema(&self) -> Value {
+        schema::flag()
     }
 }
 
@@ -207,6 +254,10 @@ impl<T: Copy> Decode for Choice<T> {
             Some((last, first)) => format!("{} or {last}", first.join(", ")),
             None => String::new(),
         }
+    }
+    fn schema(&self) -> Value {
+        let words: Vec<&str> = self.0.iter().map(|(word, _)| *word).collect();
+        schema::any_of([json!({"enum": words}), schema::interpolated()])
     }
 }
 
@@ -283,6 +334,12 @@ impl<D: Decode> Decode for List<D> {
             format!("a list; each is {one}")
         }
     }
+    fn schema(&self) -> Value {
+        let one = self.element.schema();
+        let list = json!({"type": "array", "items": one});
+        let single = self.single.then_some(one);
+        schema::any_of(single.into_iter().chain([list, schema::variable()]))
+    }
 }
 
 /// A value that remembers where it stands and how it was written.
@@ -339,5 +396,8 @@ impl<D: Decode> Decode for Placed<D> {
     }
     fn expected(&self) -> String {
         self.0.expected()
+    }
+    fn schema(&self) -> Value {
+        self.0.schema()
     }
 }

@@ -4,6 +4,8 @@ use super::decode::{Decode, parsed, wrong_type};
 use super::interpolate::Written;
 use super::parse;
 use super::read::{Kind, Node, Reader};
+use super::{schema, schema_text as like};
+use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -43,6 +45,9 @@ impl Decode for Span {
             show_span(*self.0.end())
         )
     }
+    fn schema(&self) -> Value {
+        bounded(like::DURATION, &self.expected())
+    }
 }
 
 fn show_span(span: Duration) -> String {
@@ -62,6 +67,12 @@ fn show_span(span: Duration) -> String {
     } else {
         format!("{millis}ms")
     }
+}
+
+/// Text whose bounds no regular expression can hold: they are told.
+fn bounded(pattern: &str, bounds: &str) -> Value {
+    let text = json!({"type": "string", "pattern": pattern, "description": bounds});
+    schema::any_of([text, schema::interpolated()])
 }
 
 /// A size within bounds.
@@ -95,6 +106,9 @@ impl Decode for Size {
             show_size(*self.0.start()),
             show_size(*self.0.end())
         )
+    }
+    fn schema(&self) -> Value {
+        bounded(like::SIZE, &self.expected())
     }
 }
 
@@ -154,6 +168,9 @@ impl Decode for Int {
             (least, most) => format!("a whole number from {least} to {most}"),
         }
     }
+    fn schema(&self) -> Value {
+        schema::whole(*self.0.start(), *self.0.end())
+    }
 }
 
 /// A whole number as a count of things in memory.
@@ -173,5 +190,8 @@ impl Decode for Count {
     }
     fn expected(&self) -> String {
         self.0.expected()
+    }
+    fn schema(&self) -> Value {
+        self.0.schema()
     }
 }

@@ -4,8 +4,10 @@ use super::decode::{Decode, read_text, wrong_type};
 use super::diagnostic::Place;
 use super::interpolate::Written;
 use super::read::{Entries, Kind, Node, Reader};
+use super::schema;
 use super::table::Table;
 use crate::base::secret::Secret;
+use serde_json::Value;
 
 /// A word that stands for `None`, or something.
 pub(super) struct Or<D>(&'static str, D);
@@ -25,6 +27,9 @@ impl<D: Decode> Decode for Or<D> {
     }
     fn expected(&self) -> String {
         format!("{}, or \"{}\"", self.1.expected(), self.0)
+    }
+    fn schema(&self) -> Value {
+        schema::any_of([self.1.schema(), schema::words(&[self.0])])
     }
 }
 
@@ -59,6 +64,9 @@ impl<D: Decode> Decode for FlagOr<D> {
     }
     fn expected(&self) -> String {
         format!("true, false, or {}", self.0.expected())
+    }
+    fn schema(&self) -> Value {
+        schema::any_of([schema::flag(), self.0.schema()])
     }
 }
 
@@ -101,6 +109,9 @@ impl Decode for Hidden {
     fn expected(&self) -> String {
         "a string".into()
     }
+    fn schema(&self) -> Value {
+        schema::string()
+    }
 }
 
 /// A table of its own.
@@ -127,14 +138,17 @@ impl<T: Table> Decode for Nested<T> {
             .collect();
         format!("a table with {}", keys.join(", "))
     }
+    fn schema(&self) -> Value {
+        schema::definition(T::SCOPE)
+    }
 }
 
 /// The entries of a table whose keys are the operator's.
-pub(super) struct Map;
+pub(super) struct Map(fn() -> Value);
 
-/// A table whose keys are the operator's.
-pub(super) fn map() -> Map {
-    Map
+/// A table whose keys are the operator's; for the schema: what it holds.
+pub(super) fn map(holds: fn() -> Value) -> Map {
+    Map(holds)
 }
 
 impl Decode for Map {
@@ -148,5 +162,8 @@ impl Decode for Map {
     }
     fn expected(&self) -> String {
         "a table".into()
+    }
+    fn schema(&self) -> Value {
+        (self.0)()
     }
 }

@@ -91,6 +91,13 @@ pub(super) fn refuses(table: &str, key: &str, node: &Node) -> Answer {
     }
 }
 
+/// Whether every value of a key is refused.
+pub(super) fn is_refused(table: &str, key: &str) -> bool {
+    LATER
+        .iter()
+        .any(|(t, k, refuse)| *t == table && *k == key && matches!(refuse, Always))
+}
+
 /// Keys of a table of which only the default is accepted: name and TOML of that value. For the reference.
 pub(super) fn defaults(table: &str) -> impl Iterator<Item = (&'static str, String)> {
     LATER
@@ -99,6 +106,20 @@ pub(super) fn defaults(table: &str) -> impl Iterator<Item = (&'static str, Strin
         .filter_map(|(_, key, refuse)| match refuse {
             Except([value @ ("true" | "false"), ..]) => Some((*key, (*value).to_owned())),
             Except([value, ..]) => Some((*key, format!("\"{value}\""))),
+            _ => None,
+        })
+}
+
+/// Keys that a table does not declare and of which some values are accepted all the same: name and those values. For
+/// the schema.
+pub(super) fn accepted(
+    table: &str,
+) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    LATER
+        .iter()
+        .filter(move |(t, ..)| *t == table)
+        .filter_map(|(_, key, refuse)| match refuse {
+            Except(values) => Some((*key, *values)),
             _ => None,
         })
 }

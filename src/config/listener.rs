@@ -3,6 +3,7 @@
 use super::decode::{At, at, flag, list, nested, parsed, word};
 use super::parse;
 use super::read::{Entries, Reader};
+use super::schema_text as like;
 use super::server::Server;
 use super::table::{Table as _, table};
 use super::value::ListenAddr;
@@ -72,7 +73,7 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct ListenerKeys("listeners", "a listener") {
         /// Where to listen: an address and port, or `unix:` and a path.
-        pub(super) address: ListenAddr = required("0.0.0.0:8443"), parsed(parse::listen, "an address such as \"0.0.0.0:8443\"", "127.0.0.1:8443");
+        pub(super) address: ListenAddr = required("0.0.0.0:8443"), parsed(parse::listen, "an address such as \"0.0.0.0:8443\"", "127.0.0.1:8443").like(like::LISTEN);
         /// TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1: certificates and keys in PEM, chosen by the name a client asks for, the first for all others. Read again when the files change. Absent: no TLS.
         pub(super) tls: Option<Vec<(TlsKeys, Entries)>> = optional([{ cert = "cert.pem", key = "key.pem" }]), list(nested::<TlsKeys>());
         /// Accept HTTP/2 with prior knowledge beside HTTP/1.1, without TLS.

@@ -27,6 +27,8 @@ mod route_auth;
 mod route_build;
 mod route_keys;
 mod route_path;
+pub mod schema;
+mod schema_text;
 pub mod server;
 pub mod session;
 pub mod table;
@@ -191,6 +193,11 @@ pub fn tables() -> Vec<(&'static str, &'static str, Vec<table::Key>)> {
         one::<test_keys::TestKeys>(),
         one::<test_keys::CallerKeys>(),
     ]
+}
+
+/// Whether the contract names a key, or with the scope `""` a table, that this version refuses.
+pub fn is_later(scope: &str, key: &str) -> bool {
+    later::is_refused(scope, key)
 }
 
 /// ``it belongs to `[server]` ``, for a key that another table has.

@@ -4,6 +4,7 @@ use super::decode::{
     At, DAY, Kept, at, choice, flag, list, one_or_list, parsed, secret, size, span, string, word,
 };
 use super::parse;
+use super::schema_text as like;
 use super::table::table;
 use super::value::ClaimPath;
 use crate::base::secret::Secret;
@@ -118,7 +119,7 @@ table! {
         /// Where to reach it from here, when that is not `url`.
         pub(super) internal_url: Option<At<Url>> = optional("http://127.0.0.1:54321"), at(url());
         /// Algorithms a token may use; supabase: ES256, RS256, EdDSA, and HS256 only with `jwt_secret`.
-        pub(super) algorithms: Option<Vec<At<Algorithm>>> = optional(["ES256"]), list(at(parsed(algorithm, "an algorithm such as \"ES256\"", "ES256")));
+        pub(super) algorithms: Option<Vec<At<Algorithm>>> = optional(["ES256"]), list(at(parsed(algorithm, "an algorithm such as \"ES256\"", "ES256").words(ALGORITHMS)));
         /// Clock difference forgiven for `exp` and `nbf`; at most 60 s.
         pub(super) leeway: Duration = default("30s"), span(0, 60_000);
         /// Age at which keys are fetched again.
@@ -132,7 +133,7 @@ table! {
         /// The claim that names the user.
         pub(super) user_id_claim: At<ClaimPath> = default("sub"), at(claim());
         /// Put before each user id.
-        pub(super) user_prefix: Arc<str> = default(""), parsed(user_prefix, "at most 64 visible ASCII characters", "");
+        pub(super) user_prefix: Arc<str> = default(""), parsed(user_prefix, "at most 64 visible ASCII characters", "").like(like::USER_PREFIX);
         /// Largest token looked at.
         pub(super) max_token_bytes: usize = default("8KiB"), size(512, 64 << 10);
         /// Time for one call to the provider.
@@ -142,7 +143,7 @@ table! {
         /// Allow plain http beyond loopback: whoever can change that traffic can sign in as anybody.
         pub(super) allow_insecure_http: bool = default(false), flag();
         /// supabase: the storage key, when it is not the usual one; jwt: a cookie that holds the raw token.
-        pub(super) cookie_name: Option<At<String>> = optional("sb-xyz-auth-token"), at(parsed(cookie_name, "the name of a cookie", "placeholder"));
+        pub(super) cookie_name: Option<At<String>> = optional("sb-xyz-auth-token"), at(parsed(cookie_name, "the name of a cookie", "placeholder").like(like::COOKIE_NAME));
     }
 }
 
@@ -152,6 +153,7 @@ fn url() -> super::decode::Parsed<Url> {
         "a URL such as \"https://xyz.supabase.co\"",
         "https://placeholder.invalid",
     )
+    .like(like::URL)
 }
 
 fn claim() -> super::decode::Parsed<ClaimPath> {
@@ -160,10 +162,18 @@ fn claim() -> super::decode::Parsed<ClaimPath> {
         "a claim path such as \"app_metadata.role\"",
         "placeholder",
     )
+    .like(like::CLAIM)
 }
 
+/// `alg` of RFC 7518 §3.1 and RFC 8037 §3.1 that can be verified.
+const ALGORITHMS: &[&str] = &[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+    "ES384", "EdDSA",
+];
+
 fn algorithm(text: &str) -> Result<Algorithm, String> {
-    text.parse().map_err(|_| "known: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA".into())
+    text.parse()
+        .map_err(|_| format!("known: {}", ALGORITHMS.join(", ")))
 }
 
 fn user_prefix(text: &str) -> Result<Arc<str>, String> {

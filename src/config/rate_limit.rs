@@ -1,9 +1,12 @@
 //! `[rate_limits.*]` and `[cors]`.
 
-use super::decode::{At, DAY, at, choice, flag, int, list, none_or, one_or_list, parsed, span};
+use super::decode::{
+    At, DAY, Decode, at, choice, flag, int, list, none_or, one_or_list, parsed, span,
+};
 use super::parse;
 use super::provider_build::is_user_metadata;
 use super::read::{Entries, Reader};
+use super::schema_text as like;
 use super::table::table;
 use super::value::{LimitBy, Origin, Rate};
 use http::{HeaderName, Method};
@@ -32,11 +35,11 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct RateLimitKeys("rate_limits", "a rate limit") {
         /// How many in what span: "60/min", "10/s", "60/5m", or "off".
-        pub(super) rate: Option<Rate> = required("60/min"), none_or("off", parsed(parse::rate, "a rate such as \"60/min\"", "60/min"));
+        pub(super) rate: Option<Rate> = required("60/min"), none_or("off", parsed(parse::rate, "a rate such as \"60/min\"", "60/min").like(like::RATE));
         /// How many may come at once; the count of `rate` unless given.
         pub(super) burst: Option<u32> = optional(60), int(1, 1_000_000_000);
         /// Counted apart for each ip (IPv6 by /64), user, claim:PATH or header:NAME; a list is combined.
-        pub(super) by: Vec<At<LimitBy>> = default("ip"), one_or_list(at(parsed(parse::limit_by, "\"ip\", \"user\", \"claim:PATH\" or \"header:NAME\"", "ip")));
+        pub(super) by: Vec<At<LimitBy>> = default("ip"), one_or_list(at(parsed(parse::limit_by, "\"ip\", \"user\", \"claim:PATH\" or \"header:NAME\"", "ip").like(like::LIMIT_BY)));
         /// Holds for the routes that name it, for every protected one, or for all: named, protected, all.
         pub(super) applies_to: AppliesTo = default("named"), choice(&[("named", AppliesTo::Named), ("protected", AppliesTo::Protected), ("all", AppliesTo::All)]);
         /// What is counted: requests, or failures: only credentials that did not verify.
@@ -150,11 +153,11 @@ table! {
         /// Full origins, or "*" (only without credentials).
         pub allow_origins: AllowOrigins = required(["https://app.example.com"]), Origins;
         /// Methods a preflight allows; the route's unless given.
-        pub allow_methods: Option<Vec<Method>> = optional(["GET", "POST"]), list(parsed(parse::method, "a method such as \"GET\"", "GET"));
+        pub allow_methods: Option<Vec<Method>> = optional(["GET", "POST"]), list(parsed(parse::method, "a method such as \"GET\"", "GET").like(like::METHOD));
         /// Request headers a preflight allows.
-        pub allow_headers: Vec<HeaderName> = default(["authorization", "content-type", "x-api-key", "x-request-id"]), list(parsed(parse::header_name, "the name of a header", "placeholder"));
+        pub allow_headers: Vec<HeaderName> = default(["authorization", "content-type", "x-api-key", "x-request-id"]), list(parsed(parse::header_name, "the name of a header", "placeholder").like(like::HEADER_NAME));
         /// Response headers a page may read.
-        pub expose_headers: Vec<HeaderName> = default(["x-request-id"]), list(parsed(parse::header_name, "the name of a header", "placeholder"));
+        pub expose_headers: Vec<HeaderName> = default(["x-request-id"]), list(parsed(parse::header_name, "the name of a header", "placeholder").like(like::HEADER_NAME));
         /// Allow cookies; unless given, only for origins in `session.trusted_origins`.
         pub allow_credentials: Option<bool> = optional(true), flag();
         /// How long a browser may remember a preflight.
@@ -199,7 +202,16 @@ impl Cors {
 
 struct Origins;
 
-impl super::decode::Decode for Origins {
+fn origins() -> impl Decode<Out = Vec<At<Option<Origin>>>> {
+    let origin = parsed(
+        parse::origin,
+        "an origin such as \"https://app.example.com\"",
+        "https://placeholder.invalid",
+    );
+    one_or_list(at(none_or("*", origin.like(like::URL))))
+}
+
+impl Decode for Origins {
     type Out = AllowOrigins;
 
     fn read(
@@ -208,15 +220,7 @@ impl super::decode::Decode for Origins {
         key: &str,
         reader: &Reader<'_>,
     ) -> Option<AllowOrigins> {
-        let one = none_or(
-            "*",
-            parsed(
-                parse::origin,
-                "an origin such as \"https://app.example.com\"",
-                "https://placeholder.invalid",
-            ),
-        );
-        let origins = one_or_list(at(one)).read(node, key, reader)?;
+        let origins = origins().read(node, key, reader)?;
         if origins.iter().any(|origin| origin.value.is_none()) {
             if let Some(other) = origins.iter().find(|origin| origin.value.is_some()) {
                 reader.error(
@@ -238,5 +242,9 @@ impl super::decode::Decode for Origins {
 
     fn expected(&self) -> String {
         "a list of origins such as \"https://app.example.com\", or \"*\"".into()
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        origins().schema()
     }
 }

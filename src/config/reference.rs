@@ -47,8 +47,8 @@ const GIVEN: &[(&str, &str)] = &[
     ("tests", "status"),
 ];
 
-/// Scope, head, introduction.
-const SECTIONS: &[(&str, &str, &str)] = &[
+/// Scope, head, introduction: the tables of the file. The schema is made of this list, too.
+pub(super) const SECTIONS: &[(&str, &str, &str)] = &[
     ("server", "[server]", "The process and its public door."),
     (
         "listeners",
@@ -111,7 +111,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
 ];
 
 /// Said of a key that has only its default.
-const NOTHING_ELSE: &str = "Nothing else is supported yet.";
+pub(super) const NOTHING_ELSE: &str = "Nothing else is supported yet.";
 
 /// Tables within tables: scope, sentence.
 const INNER: &[(&str, &str)] = &[
@@ -205,6 +205,6 @@ fn security_headers(out: &mut String) {
     }
 }
 
-fn comment(key: &Key) -> String {
+pub(super) fn comment(key: &Key) -> String {
     key.doc.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }

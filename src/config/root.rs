@@ -13,7 +13,7 @@ use super::table::Table;
 use super::test_keys::TestKeys;
 use super::upstream::{Upstream, UpstreamKeys};
 use super::value::{IdentityValue, Origin};
-use super::{Config, check, check_listen, listener, parse, warnings};
+use super::{Config, check, check_listen, listener, parse, schema, warnings};
 use http::HeaderName;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -282,7 +282,7 @@ impl Root {
     }
 
     fn flag_or_table(&self, name: &'static str, reader: &Reader<'_>) -> Option<Either<Entries>> {
-        flag_or(map()).read(&self.entries.get(name)?.node, name, reader)
+        flag_or(map(schema::headers)).read(&self.entries.get(name)?.node, name, reader)
     }
 
     fn identity_headers(

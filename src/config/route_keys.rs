@@ -4,10 +4,13 @@ use super::decode::{
     At, DAY, Either, at, choice, count, flag, flag_or, int, list, map, nested, none_or,
     one_or_list, parsed, span, text, word,
 };
+use super::diagnostic::WARNINGS;
 use super::parse;
 use super::rate_limit::Cors;
 use super::read::Entries;
 use super::route::{Auth, ForwardSession, OnUnauthenticated, RewritePart, Several};
+use super::schema;
+use super::schema_text as like;
 use super::table::table;
 use super::value::{HostPattern, PathPattern};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -20,11 +23,11 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct RouteKeys("routes", "a route") {
         /// One or a list: /exact, /users/{id}/role (one segment), /api/* (the prefix and all below), /*.
-        pub(super) path: Vec<At<PathPattern>> = required("/api/*"), one_or_list(at(parsed(parse::path, "a path such as \"/api/*\"", "/placeholder")));
+        pub(super) path: Vec<At<PathPattern>> = required("/api/*"), one_or_list(at(parsed(parse::path, "a path such as \"/api/*\"", "/placeholder").like(like::PATH)));
         /// Host names: exact, *.example.com, {tenant}.example.com; any unless given.
-        pub(super) host: Option<Vec<At<HostPattern>>> = optional("app.example.com"), one_or_list(at(parsed(parse::host, "a host name such as \"app.example.com\"", "placeholder.invalid")));
+        pub(super) host: Option<Vec<At<HostPattern>>> = optional("app.example.com"), one_or_list(at(parsed(parse::host, "a host name such as \"app.example.com\"", "placeholder.invalid").like(like::HOST)));
         /// Methods served, GET with HEAD; all unless given. Others get 405.
-        pub(super) methods: Option<Vec<Method>> = optional(["GET", "POST"]), one_or_list(parsed(parse::method, "a method such as \"GET\"", "GET"));
+        pub(super) methods: Option<Vec<Method>> = optional(["GET", "POST"]), one_or_list(parsed(parse::method, "a method such as \"GET\"", "GET").like(like::METHOD));
         /// For logs and metrics; host and pattern unless given.
         pub(super) name: Option<At<String>> = optional("api"), at(word());
         /// Who answers: the name of an upstream, or its URL. May be left out while only one is configured.
@@ -36,13 +39,13 @@ table! {
         /// Cut a prefix off the path: true (the pattern's own), or the prefix.
         pub(super) strip_prefix: Either<At<String>> = default(false), flag_or(at(word()));
         /// Another path for the upstream, with captures: /v2/users/{id}, /v2/{*}.
-        pub(super) rewrite: Option<At<Vec<RewritePart>>> = optional("/v2/{*}"), at(parsed(rewrite, "a path such as \"/v2/{*}\"", "/placeholder"));
+        pub(super) rewrite: Option<At<Vec<RewritePart>>> = optional("/v2/{*}"), at(parsed(rewrite, "a path such as \"/v2/{*}\"", "/placeholder").like(like::REWRITE));
         /// required; optional (nobody without a credential); public (credentials are not looked at).
         pub(super) auth: Auth = default("required"), choice(&[("required", Auth::Required), ("optional", Auth::Optional), ("public", Auth::Public)]);
         /// On a public route: let credentials pass to the upstream, unverified.
         pub(super) forward_credentials: bool = default(false), flag();
         /// Accepted here: session, bearer, or by source "bearer:main"; all unless given.
-        pub(super) credentials: Option<Vec<At<String>>> = optional(["session", "bearer"]), list(at(word()));
+        pub(super) credentials: Option<Vec<At<String>>> = optional(["session", "bearer"]), list(at(word().like(like::CREDENTIAL)));
         /// When Bearer and key come together: all must verify, or any is enough.
         pub(super) several_credentials: Several = default("all"), choice(&[("all", Several::All), ("any", Several::Any)]);
         /// What a caller must have, else 403.
@@ -54,9 +57,9 @@ table! {
         /// Rate limits added here by name; false: none.
         pub(super) rate_limits: Either<Vec<At<String>>> = default([]), flag_or(list(at(word())));
         /// Networks that may ask; others get 403.
-        pub(super) client_ips: Option<Vec<IpNet>> = optional(["10.0.0.0/8"]), list(parsed(parse::network, "a network such as \"10.0.0.0/8\"", "192.0.2.0/24"));
+        pub(super) client_ips: Option<Vec<IpNet>> = optional(["10.0.0.0/8"]), list(parsed(parse::network, "a network such as \"10.0.0.0/8\"", "192.0.2.0/24").like(like::NETWORK));
         /// Largest request body, or "unlimited".
-        pub(super) max_body: Option<Option<u64>> = optional("10MiB"), none_or("unlimited", parsed(parse::size, "a size such as \"10MiB\"", "10MiB"));
+        pub(super) max_body: Option<Option<u64>> = optional("10MiB"), none_or("unlimited", parsed(parse::size, "a size such as \"10MiB\"", "10MiB").like(like::SIZE));
         /// Time to the response head, instead of the upstream's.
         pub(super) timeout: Option<Duration> = optional("60s"), span(1, DAY);
         /// Silence allowed in a response body, instead of the upstream's.
@@ -66,7 +69,7 @@ table! {
         /// Instead of `[cors]`: a table like it, or false.
         pub(super) cors: Option<Either<(Cors, Entries)>> = optional(false), flag_or(nested::<Cors>());
         /// Laid over `[security_headers]`: a table like it, or false.
-        pub(super) security_headers: Option<Either<Entries>> = optional({ X-Frame-Options = "SAMEORIGIN" }), flag_or(map());
+        pub(super) security_headers: Option<Either<Entries>> = optional({ X-Frame-Options = "SAMEORIGIN" }), flag_or(map(schema::headers));
         /// Cookies that are no session: true (all pass), false, or the names of those that do.
         pub(super) forward_cookies: Either<Vec<Arc<str>>> = default(true), flag_or(list(text()));
         /// Headers changed on the way to the upstream; never one that Tollhouse itself sets.
@@ -80,7 +83,7 @@ table! {
         /// Ambiguities let through: encoded_slash, double_encoding, params (`;`), case.
         pub(super) allow_in_path: Vec<Ambiguity> = default([]), list(choice(&[("encoded_slash", Ambiguity::EncodedSlash), ("double_encoding", Ambiguity::DoubleEncoding), ("params", Ambiguity::Params), ("case", Ambiguity::Case)]));
         /// Warnings that are fine on this route, by name.
-        pub(super) allow_lints: Vec<At<String>> = default([]), list(at(word()));
+        pub(super) allow_lints: Vec<At<String>> = default([]), list(at(word().words(WARNINGS)));
     }
 }
 
@@ -97,7 +100,7 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct RedirectKeys("routes.redirect", "a redirect") {
         /// Where to: a path, or a URL.
-        pub(super) to: Arc<str> = required("/new"), parsed(location, "a path of ours, or an http or https URL", "/placeholder");
+        pub(super) to: Arc<str> = required("/new"), parsed(location, "a path of ours, or an http or https URL", "/placeholder").like(like::LOCATION);
         /// 301, 302, 303, 307 or 308.
         pub(super) status: StatusCode = default(302), Status(&[301, 302, 303, 307, 308]);
     }
@@ -111,7 +114,7 @@ table! {
         /// Its body.
         pub(super) body: Arc<str> = default(""), text();
         /// Its media type.
-        pub(super) content_type: HeaderValue = default("text/plain; charset=utf-8"), parsed(parse::header_value, "a media type", "text/plain");
+        pub(super) content_type: HeaderValue = default("text/plain; charset=utf-8"), parsed(parse::header_value, "a media type", "text/plain").like(like::HEADER_VALUE);
     }
 }
 
@@ -119,15 +122,15 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct RequireKeys("routes.require", "`require`") {
         /// One of these roles.
-        pub(super) any_role: Option<Vec<Arc<str>>> = optional(["admin"]), list(parsed(name, "a role", "placeholder"));
+        pub(super) any_role: Option<Vec<Arc<str>>> = optional(["admin"]), list(parsed(name, "a role", "placeholder").filled());
         /// All of these scopes.
-        pub(super) all_scopes: Option<Vec<Arc<str>>> = optional(["orders:read"]), list(parsed(name, "a scope", "placeholder"));
+        pub(super) all_scopes: Option<Vec<Arc<str>>> = optional(["orders:read"]), list(parsed(name, "a scope", "placeholder").filled());
         /// The assurance level: aal1, aal2 (a second factor), aal3.
         pub(super) aal: Option<&'static str> = optional("aal2"), choice(&[("aal1", "aal1"), ("aal2", "aal2"), ("aal3", "aal3")]);
         /// A credential of one of these providers.
         pub(super) provider: Option<Vec<At<String>>> = optional(["main"]), one_or_list(at(word()));
         /// Claims by path; a string must equal, an array must contain. "{name}" is a capture.
-        pub(super) claims: Option<Entries> = optional({ "app_metadata.tenant" = "{tenant}" }), map();
+        pub(super) claims: Option<Entries> = optional({ "app_metadata.tenant" = "{tenant}" }), map(schema::wanted_claims);
     }
 }
 
@@ -135,9 +138,9 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct HeaderChangeKeys("routes.headers", "a header change") {
         /// Name and value; replaces what is there.
-        pub(super) set: Option<Entries> = optional({ X-Source = "gateway" }), map();
+        pub(super) set: Option<Entries> = optional({ X-Source = "gateway" }), map(schema::headers);
         /// Names to take away.
-        pub(super) remove: Vec<At<HeaderName>> = default([]), list(at(parsed(parse::header_name, "the name of a header", "placeholder")));
+        pub(super) remove: Vec<At<HeaderName>> = default([]), list(at(parsed(parse::header_name, "the name of a header", "placeholder").like(like::HEADER_NAME)));
     }
 }
 
@@ -206,6 +209,13 @@ impl super::decode::Decode for Status {
         } else {
             "301, 302, 303, 307 or 308".into()
         }
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        if self.0.is_empty() {
+            return count(200, 599).schema();
+        }
+        schema::any_of([serde_json::json!({"enum": self.0}), schema::variable()])
     }
 }
 

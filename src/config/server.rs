@@ -1,12 +1,12 @@
 //! `[server]`, `[admin]`, `[log]`, `[telemetry]`, `[security_headers]`: the process and its doors.
 
 use super::decode::{
-    At, DAY, Decode as _, at, choice, count, flag, list, none_or, one_or_list, parsed, size, span,
-    word,
+    At, DAY, Decode, at, choice, count, flag, list, none_or, one_or_list, parsed, size, span, word,
 };
 use super::diagnostic::nearest;
 use super::parse;
 use super::read::{Entries, Reader};
+use super::schema_text as like;
 use super::table::table;
 use super::value::{HostPattern, ListenAddr, Origin, TrustedProxies};
 use http::{HeaderName, HeaderValue};
@@ -18,15 +18,15 @@ table! {
     #[derive(Clone, Debug, PartialEq)]
     pub struct Server("server", "`[server]`") {
         /// Where to listen: an address and port, a list of them, or `unix:` and a path.
-        pub listen: Vec<ListenAddr> = default(["127.0.0.1:8080"]), one_or_list(parsed(parse::listen, "an address such as \"127.0.0.1:8080\"", "127.0.0.1:8080"));
+        pub listen: Vec<ListenAddr> = default(["127.0.0.1:8080"]), one_or_list(parsed(parse::listen, "an address such as \"127.0.0.1:8080\"", "127.0.0.1:8080").like(like::LISTEN));
         /// How browsers reach us, one origin or a list: decides what is ours for CSRF, redirects, cookie names and HSTS. Empty when it is not given.
-        pub public_url: Vec<Origin> = default([]), one_or_list(parsed(parse::origin, "an origin such as \"https://app.example.com\"", "https://placeholder.invalid"));
+        pub public_url: Vec<Origin> = default([]), one_or_list(parsed(parse::origin, "an origin such as \"https://app.example.com\"", "https://placeholder.invalid").like(like::URL));
         /// Names we answer to, others get 421; empty: the hosts of `public_url`, or any.
-        pub hosts: Vec<HostPattern> = default([]), one_or_list(parsed(parse::host, "a host name such as \"app.example.com\"", "placeholder.invalid"));
+        pub hosts: Vec<HostPattern> = default([]), one_or_list(parsed(parse::host, "a host name such as \"app.example.com\"", "placeholder.invalid").like(like::HOST));
         /// Networks whose forwarding headers are believed: CIDRs, "private" (RFC 1918, RFC 4193, loopback), "unix".
         pub trusted_proxies: TrustedProxies = default([]), Proxies;
         /// The header in which trusted proxies name the client.
-        pub client_ip_header: HeaderName = default("X-Forwarded-For"), parsed(parse::header_name, "the name of a header", "X-Forwarded-For");
+        pub client_ip_header: HeaderName = default("X-Forwarded-For"), parsed(parse::header_name, "the name of a header", "X-Forwarded-For").like(like::HEADER_NAME);
         /// Believe `X-Forwarded-Host` of trusted proxies.
         pub trust_forwarded_host: bool = default(false), flag();
         /// Threads that serve requests; 0: one for each core the process may use.
@@ -46,7 +46,7 @@ table! {
         /// Silence allowed while a request body arrives.
         pub body_idle_timeout: Duration = default("30s"), span(1, DAY);
         /// Slowest request body, in bytes a second after the first 10 s; "0B/s": no minimum.
-        pub body_min_rate: u64 = default("500B/s"), parsed(parse::bytes_per_second, "a rate such as \"500B/s\"", "500B/s");
+        pub body_min_rate: u64 = default("500B/s"), parsed(parse::bytes_per_second, "a rate such as \"500B/s\"", "500B/s").like(like::BYTES_PER_SECOND);
         /// Time for a client that reads nothing of its response.
         pub write_idle_timeout: Duration = default("60s"), span(1, DAY);
         /// Silence allowed between two requests of a connection.
@@ -58,7 +58,7 @@ table! {
         /// Longest request target.
         pub max_uri_bytes: usize = default("8KiB"), size(256, 1 << 16);
         /// Largest request body, or "unlimited"; a route may override it.
-        pub max_body: Option<u64> = default("10MiB"), none_or("unlimited", parsed(parse::size, "a size such as \"10MiB\"", "10MiB"));
+        pub max_body: Option<u64> = default("10MiB"), none_or("unlimited", parsed(parse::size, "a size such as \"10MiB\"", "10MiB").like(like::SIZE));
         /// After SIGTERM: how long to go on accepting while already not ready.
         pub drain_delay: Duration = default("0s"), span(0, DAY);
         /// How long requests in flight may take to end after that.
@@ -107,9 +107,9 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct AdminKeys("admin", "`[admin]`") {
         /// Where /livez, /readyz, /metrics, /status and /config are answered, or "off". Read-only.
-        pub(super) listen: Option<ListenAddr> = default("127.0.0.1:9901"), none_or("off", parsed(parse::listen, "an address such as \"127.0.0.1:9901\"", "127.0.0.1:9901"));
+        pub(super) listen: Option<ListenAddr> = default("127.0.0.1:9901"), none_or("off", parsed(parse::listen, "an address such as \"127.0.0.1:9901\"", "127.0.0.1:9901").like(like::LISTEN));
         /// A second address with /livez, /readyz and /metrics alone, for kubelets and scrapers.
-        pub(super) probes: Option<ListenAddr> = default(""), none_or("", parsed(parse::listen, "an address such as \"0.0.0.0:9902\"", "127.0.0.1:9902"));
+        pub(super) probes: Option<ListenAddr> = default(""), none_or("", parsed(parse::listen, "an address such as \"0.0.0.0:9902\"", "127.0.0.1:9902").like(like::LISTEN));
     }
 }
 
@@ -289,7 +289,7 @@ pub(super) fn header_key<'a>(
 /// `server.trusted_proxies`.
 struct Proxies;
 
-impl super::decode::Decode for Proxies {
+impl Decode for Proxies {
     type Out = TrustedProxies;
 
     fn read(
@@ -300,7 +300,7 @@ impl super::decode::Decode for Proxies {
     ) -> Option<TrustedProxies> {
         let mut proxies = TrustedProxies::default();
         let mut wrong = false;
-        for word in list(at(word())).read(node, key, reader)? {
+        for word in trusted().read(node, key, reader)? {
             match word.value.as_str() {
                 _ if !word.known => {}
                 "private" => proxies.nets.extend(private()),
@@ -340,6 +340,14 @@ impl super::decode::Decode for Proxies {
     fn expected(&self) -> String {
         "a list; each is a network such as \"10.0.0.0/8\", \"private\" or \"unix\"".into()
     }
+
+    fn schema(&self) -> serde_json::Value {
+        trusted().schema()
+    }
+}
+
+fn trusted() -> impl Decode<Out = Vec<At<String>>> {
+    list(at(word().like(like::TRUSTED)))
 }
 
 /// RFC 1918, RFC 4193, loopback.

@@ -4,6 +4,7 @@ use super::decode::{At, at, choice, list, parsed, word};
 use super::parse;
 use super::provider::{Provider, ProviderKind};
 use super::read::{Entries, Reader};
+use super::schema_text as like;
 use super::table::table;
 use super::value::Origin;
 use std::sync::Arc;
@@ -36,9 +37,9 @@ table! {
         /// Whose sessions these are; the only provider unless given.
         pub(super) provider: Option<At<String>> = optional("main"), at(word());
         /// Where a browser without a session is sent by routes with `on_unauthenticated = "login"`.
-        pub(super) login_url: Arc<str> = default("/login"), parsed(login_url, "a path such as \"/login\", or a URL", "/login");
+        pub(super) login_url: Arc<str> = default("/login"), parsed(login_url, "a path such as \"/login\", or a URL", "/login").like(like::LOGIN_URL);
         /// Origins besides ours that may send unsafe requests with the cookie and get CORS with credentials.
-        pub(super) trusted_origins: Vec<Origin> = default([]), list(parsed(parse::origin, "an origin such as \"https://app.example.com\"", "https://placeholder.invalid"));
+        pub(super) trusted_origins: Vec<Origin> = default([]), list(parsed(parse::origin, "an origin such as \"https://app.example.com\"", "https://placeholder.invalid").like(like::URL));
     }
 }
 

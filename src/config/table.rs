@@ -29,6 +29,8 @@ pub struct Key {
     pub presence: Presence,
     /// What its value looks like, for a sentence.
     pub expected: String,
+    /// What its value looks like, for editors.
+    pub schema: serde_json::Value,
 }
 
 /// A table that was declared with [`table!`].
@@ -63,6 +65,7 @@ macro_rules! table {
                     doc: concat!($($doc, "\n"),+),
                     presence: $crate::config::table::presence!($mode, stringify!($value)),
                     expected: $crate::config::decode::Decode::expected(&$decoder),
+                    schema: $crate::config::decode::Decode::schema(&$decoder),
                 } ),*]
             }
 

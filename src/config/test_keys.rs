@@ -5,6 +5,8 @@ use super::parse;
 use super::provider::Provider;
 use super::read::{Entries, Kind, Node, Reader};
 use super::route_build::Built;
+use super::schema;
+use super::schema_text as like;
 use super::server::header_map;
 use super::table::{Table as _, table};
 use super::tests::{Expect, InventedCaller, PolicyTest};
@@ -17,7 +19,7 @@ table! {
     #[derive(Clone, Debug)]
     pub(super) struct TestKeys("tests", "a test") {
         /// Method and path, or URL.
-        pub(super) request: Request = required("GET /api/me"), parsed(request, "a method and a path such as \"GET /api/me\"", "GET /placeholder");
+        pub(super) request: Request = required("GET /api/me"), parsed(request, "a method and a path such as \"GET /api/me\"", "GET /placeholder").like(like::REQUEST);
         /// Who asks: "nobody", or an invented caller.
         pub(super) r#as: Option<Node> = optional({ roles = ["user"] }), Whatever;
         /// The gateway itself answers with this status.
@@ -29,7 +31,7 @@ table! {
         /// The route that matches.
         pub(super) route: Option<At<String>> = optional("api"), at(word());
         /// Headers with which it is asked.
-        pub(super) headers: Option<Entries> = optional({ X-User-Role = "user" }), map();
+        pub(super) headers: Option<Entries> = optional({ X-User-Role = "user" }), map(schema::headers);
     }
 }
 
@@ -43,7 +45,7 @@ table! {
         /// Scopes.
         pub(super) scopes: Vec<Arc<str>> = default([]), list(text());
         /// Further claims.
-        pub(super) claims: Option<Entries> = optional({ aal = "aal2" }), map();
+        pub(super) claims: Option<Entries> = optional({ aal = "aal2" }), map(schema::any_claims);
         /// By what: session or bearer; session when there is one.
         pub(super) with: Option<Credential> = optional("bearer"), choice(&[("session", Credential::Session), ("bearer", Credential::Bearer)]);
         /// Whose credential.
@@ -95,6 +97,13 @@ impl super::decode::Decode for Whatever {
     }
     fn expected(&self) -> String {
         "\"nobody\", or a table".into()
+    }
+    fn schema(&self) -> serde_json::Value {
+        schema::any_of([
+            schema::words(&["nobody"]),
+            schema::interpolated(),
+            schema::definition(CallerKeys::SCOPE),
+        ])
     }
 }
 

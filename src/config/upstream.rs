@@ -3,6 +3,7 @@
 use super::decode::{At, DAY, at, choice, count, int, list, parsed, span};
 use super::parse;
 use super::read::{Entries, Reader};
+use super::schema_text as like;
 use super::table::table;
 use super::value::Endpoint;
 use http::HeaderValue;
@@ -60,7 +61,7 @@ table! {
         /// Further tries of what is safe to repeat, only before a response head.
         pub(super) retries: u32 = default(1), int(0, 10);
         /// The Host it is asked with: auto (the client's for http, the upstream's for https), preserve, upstream, or a name.
-        pub(super) host_header: HostHeader = default("auto"), parsed(host_header, "\"auto\", \"preserve\", \"upstream\" or a host name", "auto");
+        pub(super) host_header: HostHeader = default("auto"), parsed(host_header, "\"auto\", \"preserve\", \"upstream\" or a host name", "auto").like(like::HOST_HEADER);
         /// X-Forwarded-For it receives: append to what trusted proxies sent, or single: the client's address alone.
         pub(super) forwarded_for: ForwardedFor = default("append"), choice(&[("append", ForwardedFor::Append), ("single", ForwardedFor::Single)]);
     }
@@ -105,6 +106,7 @@ fn where_it_is() -> super::decode::Parsed<(Endpoint, Arc<str>)> {
         "a URL such as \"http://127.0.0.1:8000\"",
         "http://placeholder.invalid",
     )
+    .like(like::ENDPOINT)
 }
 
 fn host_header(text: &str) -> Result<HostHeader, String> {

@@ -12,6 +12,7 @@ mod support;
 
 mod admin;
 mod cache;
+mod commands;
 mod cookies;
 mod cors;
 mod csrf;

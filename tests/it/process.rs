@@ -24,20 +24,36 @@ fn tollhouse(folder: &Path) -> Command {
 }
 
 /// Runs it to its end, which must be soon.
-fn run(folder: &Path, arguments: &[&str]) -> Ended {
+pub fn run(folder: &Path, arguments: &[&str]) -> Ended {
     let mut child = tollhouse(folder)
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // Read while it runs: a pipe holds less than some commands print.
+    let out = kept(child.stdout.take().unwrap());
+    let err = kept(child.stderr.take().unwrap());
     let until = Instant::now() + Duration::from_secs(20);
     while child.try_wait().unwrap().is_none() && Instant::now() < until {
         std::thread::park_timeout(Duration::from_millis(5));
     }
     // A gateway that runs although it should not: the code says so.
     let _ = child.kill();
-    child.wait_with_output().unwrap().into()
+    Ended {
+        code: child.wait().unwrap().code(),
+        out: out.join().unwrap(),
+        err: err.join().unwrap(),
+    }
+}
+
+/// Everything that a pipe brings.
+fn kept(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    })
 }
 
 /// How a process ended.
