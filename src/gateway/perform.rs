@@ -8,7 +8,7 @@ use crate::exchange::{Code, Reject};
 use crate::headers::{cookies, security, strip};
 use crate::route::{Forward, Route, Target};
 use crate::snapshot::Snapshot;
-use crate::upstream::{BodyFault, SendError, Terms};
+use crate::upstream::{BodyFault, SendError, Sent, Terms};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -117,12 +117,23 @@ async fn upstream(
         idle_timeout: forward.idle_timeout,
         retries: forward.retries,
         client_ip: Some(ex.client.ip).filter(|_| ex.client.known),
+        upgrade: None,
     };
     let asked = snapshot.clock.now();
     let request = Request::from_parts(head, body);
     let sent = gateway.pools.send(&forward.upstream, request, &terms).await;
     let took = snapshot.clock.now().saturating_duration_since(asked);
-    let mut answer = sent.map_err(|error| refusal(&error))?;
+    let mut answer = match sent.map_err(|error| refusal(&error))? {
+        Sent::Answer(answer) => answer,
+        // Nobody asked for it, so it cannot be.
+        Sent::Switched { .. } => {
+            return Err(Reject::new(
+                Code::UpstreamProtocolError,
+                "The service behind the gateway broke off or did not speak HTTP.",
+            )
+            .forwarded());
+        }
+    };
     ex.upstream_micros = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     snapshot.metrics.upstream(local.worker, forward.index, took);
     let headers = answer.headers_mut();
