@@ -47,7 +47,7 @@ table! {
         pub(super) url: Option<At<(Endpoint, Arc<str>)>> = optional("http://127.0.0.1:8000"), at(where_it_is());
         /// Several addresses of one service, instead of `url`.
         pub(super) urls: Option<Vec<At<(Endpoint, Arc<str>)>>> = optional(["http://127.0.0.1:8000", "http://127.0.0.1:8001"]), list(at(where_it_is()));
-        /// http1, h2c (HTTP/2 without TLS, by prior knowledge), h2 (HTTP/2 over TLS, by ALPN), or auto: HTTP/2 for gRPC requests, h2c or h2 as the address is, HTTP/1.1 for all others. Upgrades such as WebSocket always use HTTP/1.1.
+        /// http1, h2c (HTTP/2 without TLS, by prior knowledge), h2 (HTTP/2 over TLS, by ALPN), or auto: HTTP/2 for gRPC requests, h2c or h2 as the address is, HTTP/1.1 for all others. Upgrades such as WebSocket always use HTTP/1.1. In HTTP/2 at most 800 requests at once for each address and worker.
         pub(super) protocol: At<Protocol> = default("auto"), at(choice(&[("auto", Protocol::Auto), ("http1", Protocol::Http1), ("h2c", Protocol::H2c), ("h2", Protocol::H2)]));
         /// Time to connect, TLS included.
         pub(super) connect_timeout: Duration = default("3s"), span(1, 600_000);

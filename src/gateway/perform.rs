@@ -11,7 +11,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::{BodyFault, SendError, Sent, Terms};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, TRAILER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use std::sync::Arc;
 
@@ -136,6 +136,8 @@ async fn upstream(
     };
     ex.upstream_micros = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     snapshot.metrics.upstream(local.worker, forward.index, took);
+    // HTTP/2 needs no `Trailer` for them.
+    let trailers_unannounced = answer.version() == Version::HTTP_2;
     let headers = answer.headers_mut();
     strip::strip_response(headers, &snapshot.forgeable);
     let session_passes = route.forward_credentials
@@ -156,7 +158,7 @@ async fn upstream(
     if sets_session && session_passes {
         security::never_cache(headers);
     }
-    if headers.contains_key(TRAILER) {
+    if trailers_unannounced || headers.contains_key(TRAILER) {
         let snapshot = snapshot.clone();
         answer = answer.map(|body| body.watched(Box::new(Trailers(snapshot))));
     }

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
-/// Connections to one endpoint, of one worker, that may be given requests. Those that are given none any more live as
+/// Connections to one endpoint, of one worker, that may be given requests: with all streams on each, 800 at once. Those that are given none any more live as
 /// long as a request does.
 pub(super) const MAX_LINKS: usize = 8;
 
