@@ -24,7 +24,7 @@ use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
 use crate::token::SetupError;
 use crate::token::{Cache, Tokens};
-use crate::upstream::{BuildError, Upstream, client_tls};
+use crate::upstream::{BuildError, ClientTls, Upstream, client_tls};
 use crate::{cors, csrf};
 use bytes::Bytes;
 use http::{HeaderValue, Method};
@@ -148,7 +148,7 @@ impl Snapshot {
         let mut upstreams = Vec::new();
         for upstream in &config.upstreams {
             upstreams.push(Upstream::new(upstream, || match &tls {
-                Some(shared) => Ok(Arc::clone(shared)),
+                Some(shared) => Ok(ClientTls::clone(shared)),
                 None => Ok(tls.insert(client_tls()?).clone()),
             })?);
         }

@@ -41,7 +41,6 @@ const LATER: &[(&str, &str, Refuse)] = &[
     ("upstreams", "health", Always),
     ("upstreams", "outlier", Always),
     ("upstreams", "tls", Always),
-    ("upstreams", "protocol", Except(&["auto", "http1"])),
     ("rate_limits", "store", Except(&["memory"])),
     ("rate_limits", "applies_to", Only(&["login"])),
     ("routes", "endpoint", Always),

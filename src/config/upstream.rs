@@ -19,6 +19,8 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// Path of the URL, without a trailing slash; usually empty. Put before the request's path.
     pub base_path: Arc<str>,
+    /// Which HTTP it is asked in; fits the addresses.
+    pub protocol: Protocol,
     /// Time to connect, TLS included; default 3 s.
     pub connect_timeout: Duration,
     /// Time to the response head; default 60 s.
@@ -46,6 +48,8 @@ table! {
         pub(super) url: Option<At<(Endpoint, Arc<str>)>> = optional("http://127.0.0.1:8000"), at(where_it_is());
         /// Several addresses of one service, instead of `url`.
         pub(super) urls: Option<Vec<At<(Endpoint, Arc<str>)>>> = optional(["http://127.0.0.1:8000", "http://127.0.0.1:8001"]), list(at(where_it_is()));
+        /// http1, h2c (HTTP/2 without TLS, by prior knowledge), h2 (HTTP/2 over TLS, by ALPN), or auto: HTTP/2 for gRPC requests, h2c or h2 as the address is, HTTP/1.1 for all others. Upgrades such as WebSocket always use HTTP/1.1. In HTTP/2 at most 800 requests at once for each address and worker.
+        pub(super) protocol: At<Protocol> = default("auto"), at(choice(&[("auto", Protocol::Auto), ("http1", Protocol::Http1), ("h2c", Protocol::H2c), ("h2", Protocol::H2)]));
         /// Time to connect, TLS included.
         pub(super) connect_timeout: Duration = default("3s"), span(1, 600_000);
         /// Time to the response head.
@@ -65,6 +69,20 @@ table! {
         /// X-Forwarded-For it receives: append to what trusted proxies sent, or single: the client's address alone.
         pub(super) forwarded_for: ForwardedFor = default("append"), choice(&[("append", ForwardedFor::Append), ("single", ForwardedFor::Single)]);
     }
+}
+
+/// Which HTTP an upstream is asked in. An upgrade (WebSocket) is asked for in HTTP/1.1 whatever this says: the way of
+/// HTTP/2 (RFC 8441) is not supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 for gRPC, which needs it: without TLS by prior knowledge, with TLS by ALPN. HTTP/1.1 for all others.
+    Auto,
+    /// HTTP/1.1 (RFC 9112).
+    Http1,
+    /// HTTP/2 with prior knowledge (RFC 9113 §3.3), over TCP or a unix socket.
+    H2c,
+    /// HTTP/2 over TLS (RFC 9113 §3.2): nothing else is offered.
+    H2,
 }
 
 /// How an endpoint is chosen.
@@ -179,10 +197,12 @@ impl UpstreamKeys {
                 hint,
             );
         }
+        check_protocol(&self.protocol, &urls, reader);
         Some(Upstream {
             name: name.into(),
             endpoints: urls.into_iter().map(|url| url.value.0).collect(),
             base_path,
+            protocol: self.protocol.value,
             connect_timeout: self.connect_timeout,
             timeout: self.timeout,
             idle_timeout: self.idle_timeout,
@@ -211,6 +231,28 @@ impl UpstreamKeys {
             ..keys
         }
         .build(url, &Entries::default(), reader)
+    }
+}
+
+/// TLS or none is the address's to say; the protocol must agree with it.
+fn check_protocol(protocol: &At<Protocol>, urls: &[At<(Endpoint, Arc<str>)>], reader: &Reader<'_>) {
+    let https = |url: &&At<(Endpoint, Arc<str>)>| matches!(url.value.0, Endpoint::Https { .. });
+    let known = || urls.iter().filter(|url| url.known && protocol.known);
+    let (stray, message, hint) = match protocol.value {
+        Protocol::Auto | Protocol::Http1 => return,
+        Protocol::H2c => (
+            known().find(https),
+            "`protocol = \"h2c\"` is HTTP/2 without TLS, and an address is https",
+            "say \"h2\", or give http and unix addresses only",
+        ),
+        Protocol::H2 => (
+            known().find(|url| !https(url)),
+            "`protocol = \"h2\"` is HTTP/2 over TLS, and an address has none",
+            "say \"h2c\", or give https addresses only",
+        ),
+    };
+    if stray.is_some() {
+        reader.error("contradiction", &protocol.place, message, hint);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::Connection;
 use super::facts::Exchange;
-use super::perform::{is_bodiless, without_body};
+use super::perform::{Performed, is_bodiless, without_body};
 use super::record::Record;
 use crate::base::body::Body;
 use crate::config::route::OnUnauthenticated;
@@ -65,14 +65,17 @@ impl Style {
 pub(super) fn finish(
     snapshot: &Snapshot,
     mut record: Record,
-    result: Result<Response<Body>, Reject>,
+    result: Result<Performed, Reject>,
     style: &Style,
     connection: &Connection,
 ) -> Response<Body> {
     let ex = &mut record.ex;
     let route = ex.route.and_then(|index| snapshot.routes.get(index));
-    let mut answer = match result {
-        Ok(answer) => answer,
+    let Performed {
+        mut answer,
+        arranged,
+    } = match result {
+        Ok(performed) => performed,
         Err(reject) => {
             ex.code = Some(reject.code());
             log(&reject, ex, route);
@@ -85,8 +88,10 @@ pub(super) fn finish(
                         repeatable: true,
                     },
                     Some(session),
-                ) if login => to_login(&session.login_url, ex.path.as_deref(), query.as_deref()),
-                _ => refuse(&reject, ex, style),
+                ) if login => {
+                    to_login(&session.login_url, ex.path.as_deref(), query.as_deref()).into()
+                }
+                _ => refuse(&reject, ex, style).into(),
             }
         }
     };
@@ -122,7 +127,7 @@ pub(super) fn finish(
     if ex.method == Method::HEAD && !is_bodiless(status) {
         without_body(&mut answer);
     }
-    if let Some(arranged) = ex.arranged.take() {
+    if let Some(arranged) = arranged {
         // The record goes on with the connection.
         connection.pulse.became_a_tunnel();
         connection.berth.put(arranged, record.switched(status));

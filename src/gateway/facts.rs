@@ -1,6 +1,5 @@
 //! What is known of one exchange so far.
 
-use super::tunnel::Arranged;
 use crate::exchange::{Code, Verified};
 use crate::headers::forwarded::Client;
 use crate::limit::Outcome;
@@ -44,6 +43,4 @@ pub struct Exchange {
     pub upstream: Option<usize>,
     /// Microseconds until the upstream's response head.
     pub upstream_micros: Option<u64>,
-    /// The tunnel that the connection is to become.
-    pub(super) arranged: Option<Arranged>,
 }

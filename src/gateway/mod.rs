@@ -184,7 +184,6 @@ fn open(snapshot: &Snapshot, peer: &Peer, head: &Parts) -> Exchange {
         upstream: None,
         preflight: false,
         upstream_micros: None,
-        arranged: None,
     }
 }
 

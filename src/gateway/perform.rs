@@ -35,6 +35,22 @@ pub enum Plan<'s> {
     },
 }
 
+/// What came of it.
+pub(super) struct Performed {
+    pub(super) answer: Response<Body>,
+    /// The tunnel that the connection is to become.
+    pub(super) arranged: Option<Arranged>,
+}
+
+impl From<Response<Body>> for Performed {
+    fn from(answer: Response<Body>) -> Self {
+        Self {
+            answer,
+            arranged: None,
+        }
+    }
+}
+
 /// Does what was decided.
 pub(super) async fn perform(
     gateway: &Gateway,
@@ -43,10 +59,10 @@ pub(super) async fn perform(
     ex: &mut Exchange,
     head: Parts,
     body: Body,
-) -> Result<Response<Body>, Reject> {
+) -> Result<Performed, Reject> {
     let (route, handshake) = match plan {
-        Plan::Preflight(answer) => return Ok(answer.map(|()| Body::empty())),
-        Plan::ToHttps(to) => return Ok(to_https(to)),
+        Plan::Preflight(answer) => return Ok(answer.map(|()| Body::empty()).into()),
+        Plan::ToHttps(to) => return Ok(to_https(to).into()),
         Plan::Do { route, handshake } => (route, handshake),
     };
     match &route.target {
@@ -54,14 +70,9 @@ pub(super) async fn perform(
             let request = Request::from_parts(head, body);
             upstream(gateway, local, route, forward, ex, request, handshake).await
         }
-        Target::Redirect { to, status } => Ok(short(
-            route,
-            ex,
-            *status,
-            LOCATION,
-            to.clone(),
-            Body::empty(),
-        )),
+        Target::Redirect { to, status } => {
+            Ok(short(route, ex, *status, LOCATION, to.clone(), Body::empty()).into())
+        }
         Target::Respond {
             status,
             body,
@@ -73,7 +84,8 @@ pub(super) async fn perform(
             CONTENT_TYPE,
             content_type.clone(),
             Body::full(body.clone()),
-        )),
+        )
+        .into()),
     }
 }
 
@@ -127,7 +139,7 @@ async fn upstream(
     ex: &mut Exchange,
     mut request: Request<Body>,
     handshake: Option<Handshake>,
-) -> Result<Response<Body>, Reject> {
+) -> Result<Performed, Reject> {
     let snapshot = &local.snapshot;
     match route.max_body {
         Some(limit) if request.body().size_hint().lower() > limit => return Err(too_large(limit)),
@@ -148,16 +160,13 @@ async fn upstream(
         upgrade: handshake.as_ref().map(|handshake| handshake.token.clone()),
     };
     let asked = snapshot.clock.now();
-    let sent = gateway
-        .pools
-        .send2(&forward.upstream, request, &terms)
-        .await;
+    let sent = gateway.pools.send(&forward.upstream, request, &terms).await;
     let took = snapshot.clock.now().saturating_duration_since(asked);
     let sent = sent.map_err(|error| refusal(&error))?;
     ex.upstream_micros = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     snapshot.metrics.upstream(local.worker, forward.index, took);
-    let mut answer = match sent {
-        Sent::Answer(answer) => answer,
+    let (mut answer, arranged) = match sent {
+        Sent::Answer(answer) => (answer, None),
         Sent::Switched { head, stream } => {
             let (Some(client), Some(place), Some(handshake)) = (client, place, &handshake) else {
                 return Err(Reject::new(
@@ -165,15 +174,17 @@ async fn upstream(
                     "The connection cannot be upgraded.",
                 ));
             };
-            ex.arranged = Some(Arranged {
+            let arranged = Arranged {
                 client,
                 upstream: stream,
                 protocol: handshake.protocol,
                 place,
-            });
-            head.map(|()| Body::empty())
+            };
+            (head.map(|()| Body::empty()), Some(arranged))
         }
     };
+    // HTTP/2 needs no `Trailer` for them, on either side.
+    let trailers_unannounced = ex.version == Version::HTTP_2 || answer.version() == Version::HTTP_2;
     let headers = answer.headers_mut();
     strip::strip_response(headers, &snapshot.forgeable);
     let session_passes = route.forward_credentials
@@ -194,17 +205,15 @@ async fn upstream(
     if sets_session && session_passes {
         security::never_cache(headers);
     }
-    if let Some(handshake) = handshake.filter(|_| ex.arranged.is_some()) {
+    if let Some(handshake) = handshake.filter(|_| arranged.is_some()) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, handshake.token);
     }
-    // HTTP/2 needs no announcement.
-    let may_have_trailers = ex.version == Version::HTTP_2 || headers.contains_key(TRAILER);
-    if may_have_trailers && !answer.body().is_end_stream() {
+    if trailers_unannounced || headers.contains_key(TRAILER) {
         let snapshot = snapshot.clone();
         answer = answer.map(|body| body.watched(Box::new(Trailers(snapshot))));
     }
-    Ok(answer)
+    Ok(Performed { answer, arranged })
 }
 
 /// Lets only those trailers by that a client may see.

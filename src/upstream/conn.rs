@@ -10,6 +10,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Context;
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 const IDLE_MAX: u64 = 60_000;
 
 /// What stands in for a client's own deadlines while an upload waits for it. They are far shorter.
-const CLIENT_SILENCE: Duration = Duration::from_secs(3600);
+pub(super) const CLIENT_SILENCE: Duration = Duration::from_secs(3600);
 
 /// What hyper says about a request: an answer, or an error that gives the request back if none of it was written.
 type Exchanged = Result<http::Response<Incoming>, TrySendError<http::Request<Body>>>;
@@ -142,6 +143,16 @@ impl Conn {
         let answer = self.deadline.within(timeout, answer).await;
         self.awaits_head.store(false, Ordering::Relaxed);
         answer
+    }
+
+    /// What an upstream that switched protocols goes on with. Nothing of it is HTTP any more, and the connection can only be
+    /// dropped.
+    pub(super) async fn switch(
+        &mut self,
+        switching: OnUpgrade,
+        timeout: Duration,
+    ) -> Result<Result<Upgraded, hyper::Error>, Elapsed> {
+        self.deadline.within(timeout, switching).await
     }
 
     /// Believes an upstream that says how long it keeps an idle connection; a second less, to be first.

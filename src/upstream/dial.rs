@@ -1,4 +1,5 @@
-//! From an address to a connection that speaks HTTP/1.1: TCP (every address of a name in turn), unix sockets, TLS.
+//! From an address to a connection that speaks HTTP/1.1: TCP (every address of a name in turn), unix sockets, TLS. What
+//! speaks HTTP/2 is put together in `h2::wire`, on the same sockets.
 //! The cryptography is always aws-lc-rs, passed by hand; the process default is never asked.
 
 use super::endpoint::{Address, Site};
@@ -6,6 +7,7 @@ use crate::base::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls_platform_verifier::BuilderVerifierExt;
 use std::error::Error;
 use std::io;
@@ -17,9 +19,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 /// The largest response head, in bytes. Some backends set many cookies; nothing honest needs more.
-const MAX_HEAD: usize = 64 * 1024;
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// hyper's read and write buffer for one connection, in bytes; what an unfinished head may grow to.
 const MAX_BUFFER: usize = 128 * 1024;
@@ -33,17 +36,52 @@ pub(super) struct Line {
     pub(super) task: JoinHandle<()>,
 }
 
-/// The trust and cryptography for https upstreams: the platform's roots, TLS 1.2 and 1.3, `http/1.1` by ALPN.
+/// What https upstreams are connected with: one trust, in two forms that differ in what ALPN offers (RFC 7301). Each
+/// offers one protocol alone, so that the connection speaks what the request needs or does not come about.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// Offers `http/1.1`.
+    http1: Arc<ClientConfig>,
+    /// Offers `h2`.
+    h2: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Both forms of a configuration. They share its verifier and client certificate; what it says of ALPN does not
+    /// count.
+    pub fn new(config: ClientConfig) -> Self {
+        let offer = |protocol: &[u8], resumption| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            config.resumption = resumption;
+            Arc::new(config)
+        };
+        Self {
+            http1: offer(b"http/1.1", config.resumption.clone()),
+            // Tickets of its own: a session is resumed with the protocol it was made for.
+            h2: offer(b"h2", Resumption::default()),
+        }
+    }
+
+    pub(super) fn http1(&self) -> TlsConnector {
+        self.http1.clone().into()
+    }
+
+    pub(super) fn h2(&self) -> TlsConnector {
+        self.h2.clone().into()
+    }
+}
+
+/// The trust and cryptography for https upstreams: the platform's roots, TLS 1.2 and 1.3.
 ///
 /// Reads the system's certificates, so make it once and share it.
-pub fn client_tls() -> Result<Arc<ClientConfig>, rustls::Error> {
+pub fn client_tls() -> Result<ClientTls, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_platform_verifier()?
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(ClientTls::new(config))
 }
 
 /// Connects. The caller bounds the whole; `patience` is only shared out between the addresses of a name.
@@ -52,13 +90,13 @@ pub(super) async fn dial(address: &Address, patience: Duration) -> io::Result<Li
         Address::Tcp(site) => speak(tcp(site, patience).await?).await,
         Address::Tls(site, name, tls) => {
             let stream = tcp(site, patience).await?;
-            speak(tls.connect(name.clone(), stream).await?).await
+            speak(tls.http1.connect(name.clone(), stream).await?).await
         }
         Address::Unix(path) => speak(UnixStream::connect(path).await?).await,
     }
 }
 
-async fn tcp(site: &Site, patience: Duration) -> io::Result<TcpStream> {
+pub(super) async fn tcp(site: &Site, patience: Duration) -> io::Result<TcpStream> {
     let stream = match site.ip {
         Some(ip) => TcpStream::connect((ip, site.port)).await?,
         None => {
@@ -124,7 +162,7 @@ where
         .await
         .map_err(io::Error::other)?;
     let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             // Whoever waited for an answer has been told; this is for connections nobody was waiting on.
             tracing::debug!(error = &error as &dyn Error, "upstream connection ended");
         }
@@ -252,8 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn the_trust_of_the_platform_makes_a_client_that_asks_for_http_1() {
-        let config = client_tls().unwrap();
-        assert_eq!(config.alpn_protocols, [b"http/1.1".to_vec()]);
+    fn the_trust_of_the_platform_makes_clients_that_each_ask_for_one_protocol() {
+        let tls = client_tls().unwrap();
+        assert_eq!(tls.http1.alpn_protocols, [b"http/1.1".to_vec()]);
+        assert_eq!(tls.h2.alpn_protocols, [b"h2".to_vec()]);
     }
 }

@@ -1,8 +1,10 @@
 //! One address of an upstream: where it is, how many requests it has, whether it was out of reach a moment ago.
 //! Shared by all workers; knows nothing of connections.
 
+use super::dial::ClientTls;
 use crate::config::value::Endpoint as Configured;
 use http::HeaderValue;
+use http::uri::{Authority, Scheme};
 use rustls_pki_types::ServerName;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,8 +18,14 @@ const REST: u64 = 1_000;
 /// Where to dial.
 pub(super) enum Address {
     Tcp(Site),
-    Tls(Site, ServerName<'static>, TlsConnector),
+    Tls(Site, ServerName<'static>, Tls),
     Unix(PathBuf),
+}
+
+/// One for each protocol that ALPN may offer.
+pub(super) struct Tls {
+    pub(super) http1: TlsConnector,
+    pub(super) h2: TlsConnector,
 }
 
 /// A name or an address literal, with its port.
@@ -40,6 +48,8 @@ pub(super) struct Endpoint {
     text: Arc<str>,
     /// Its own name for `Host` (RFC 9110 §7.2).
     host: HeaderValue,
+    /// The same for `:authority` (RFC 9113 §8.3.1).
+    authority: Authority,
     /// Its place in the hash order of `balance = "hash:ip"`: depends on the address alone, so that all workers and
     /// replicas agree.
     seed: u64,
@@ -47,7 +57,7 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// `None` when the host is no name that can stand in a `Host` field or a certificate.
-    pub(super) fn new(configured: &Configured, tls: Option<&TlsConnector>) -> Option<Self> {
+    pub(super) fn new(configured: &Configured, tls: Option<&ClientTls>) -> Option<Self> {
         let (address, text, host) = match (configured, tls) {
             (Configured::Http { host, port }, _) => {
                 let authority = authority(host, *port, 80);
@@ -58,7 +68,11 @@ impl Endpoint {
                 let authority = authority(host, *port, 443);
                 let text = ["https://", &authority].concat();
                 let name = ServerName::try_from(host.as_ref()).ok()?.to_owned();
-                let address = Address::Tls(Site::new(host, *port), name, tls.clone());
+                let tls = Tls {
+                    http1: tls.http1(),
+                    h2: tls.h2(),
+                };
+                let address = Address::Tls(Site::new(host, *port), name, tls);
                 (address, text, authority)
             }
             (Configured::Https { .. }, None) => return None,
@@ -74,6 +88,7 @@ impl Endpoint {
             seed: super::balance::hash(text.as_bytes()),
             text: text.into(),
             host: HeaderValue::from_str(&host).ok()?,
+            authority: host.parse().ok()?,
         })
     }
 
@@ -87,6 +102,18 @@ impl Endpoint {
 
     pub(super) fn host(&self) -> &HeaderValue {
         &self.host
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// What `:scheme` says (RFC 9113 §8.3.1).
+    pub(super) fn scheme(&self) -> Scheme {
+        match self.address {
+            Address::Tls(..) => Scheme::HTTPS,
+            Address::Tcp(_) | Address::Unix(_) => Scheme::HTTP,
+        }
     }
 
     pub(super) fn seed(&self) -> u64 {

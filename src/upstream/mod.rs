@@ -1,35 +1,36 @@
 //! Upstreams and the connections to them. `Upstream` is the process's: its addresses and their counts. `Pools` is a
 //! worker's: the connections. Requests come in finished (path, `Host`, headers); nothing here looks at who sends them.
-//! HTTP/1.1 as of RFC 9112.
+//! HTTP/1.1 as of RFC 9112, a connection for each request at a time, and in `h2` HTTP/2 as of RFC 9113.
 
 mod balance;
 mod conn;
 mod dial;
 mod endpoint;
 mod frames;
+mod h2;
 mod pool;
 mod retry;
 mod send;
+mod switched;
 pub mod upgrade;
 #[cfg(test)]
 mod tests;
 
-pub use dial::client_tls;
+pub use dial::{ClientTls, client_tls};
 pub use pool::{Pools, Totals};
 pub use retry::{BodyFault, Fault, SendError, Unavailable};
-pub use send::{Sent, Switched, Terms};
+pub use send::{Sent, Terms};
+pub use switched::Switched;
 
 use crate::config;
-use crate::config::upstream::Balance;
+use crate::config::upstream::{Balance, Protocol};
 use crate::config::value::Endpoint as Configured;
 use endpoint::Endpoint;
 use parking_lot::Mutex;
 use pool::Gauges;
-use rustls::ClientConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio_rustls::TlsConnector;
 
 /// One upstream of the configuration, shared by all workers. A reload that did not change its section carries the
 /// `Arc` over, and with it counts and connections; when the last one goes, the workers close what they have.
@@ -43,6 +44,7 @@ struct Core {
     name: Arc<str>,
     endpoints: Box<[Endpoint]>,
     balance: Balance,
+    protocol: Protocol,
     connect_timeout: Duration,
     max_idle: usize,
     max_in_flight: Option<usize>,
@@ -91,23 +93,22 @@ impl Upstream {
     /// Builds one. `tls` is called only when there is an https address; share what [`client_tls`] makes.
     pub fn new(
         config: &config::upstream::Upstream,
-        tls: impl FnOnce() -> Result<Arc<ClientConfig>, rustls::Error>,
+        tls: impl FnOnce() -> Result<ClientTls, rustls::Error>,
     ) -> Result<Arc<Self>, BuildError> {
         let upstream = config.name.clone();
         let https = |endpoint: &Configured| matches!(endpoint, Configured::Https { .. });
-        let connector = if config.endpoints.iter().any(https) {
-            let tls = tls().map_err(|source| BuildError::Tls {
+        let tls = if config.endpoints.iter().any(https) {
+            Some(tls().map_err(|source| BuildError::Tls {
                 upstream: upstream.clone(),
                 source,
-            })?;
-            Some(TlsConnector::from(tls))
+            })?)
         } else {
             None
         };
         let endpoints: Option<Box<[_]>> = config
             .endpoints
             .iter()
-            .map(|endpoint| Endpoint::new(endpoint, connector.as_ref()))
+            .map(|endpoint| Endpoint::new(endpoint, tls.as_ref()))
             .collect();
         let Some(endpoints) = endpoints.filter(|endpoints| !endpoints.is_empty()) else {
             return Err(BuildError::Host { upstream });
@@ -117,6 +118,7 @@ impl Upstream {
                 name: upstream,
                 endpoints,
                 balance: config.balance,
+                protocol: config.protocol,
                 connect_timeout: config.connect_timeout,
                 max_idle: config.max_idle,
                 max_in_flight: config.max_in_flight,

@@ -5,6 +5,7 @@ use super::balance::{self, Draw};
 use super::conn::{Ages, Conn};
 use super::dial;
 use super::endpoint::Address;
+use super::h2::streams::Streams;
 use super::retry::Budget;
 use super::{Core, Upstream};
 use crate::base::deadline::{Elapsed, Sweeper};
@@ -30,6 +31,9 @@ pub(super) struct Limits {
     pub(super) idle_plain: u64,
     /// Milliseconds without a request, TLS.
     pub(super) idle_tls: u64,
+    /// Milliseconds without a request, HTTP/2. No request is lost to a close here, because GOAWAY says which were taken
+    /// (RFC 9113 §6.8), so that plain connections can wait, too.
+    pub(super) idle_h2: u64,
     /// Milliseconds from the first request on, at most; up to a fifth less, so that what was opened together is not
     /// closed together. Lets changes of DNS and load balancing take effect.
     pub(super) life: u64,
@@ -45,6 +49,7 @@ impl Default for Limits {
         Self {
             idle_plain: 4_000,
             idle_tls: 20_000,
+            idle_h2: 20_000,
             life: 300_000,
             settle: 30_000,
         }
@@ -136,7 +141,10 @@ impl Drop for Pools {
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     open: AtomicUsize,
+    /// HTTP/1.1 connections on a shelf.
     idle: AtomicUsize,
+    /// HTTP/2 connections without a stream.
+    idle_h2: AtomicUsize,
     dials: AtomicU64,
     reused: AtomicU64,
 }
@@ -149,6 +157,21 @@ impl Gauges {
 
     pub(super) fn closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An HTTP/2 connection has no stream now. How many connections have no request.
+    pub(super) fn rests(&self) -> usize {
+        self.idle_h2.fetch_add(1, Ordering::Relaxed) + 1 + self.idle.load(Ordering::Relaxed)
+    }
+
+    /// It has one again, or is gone.
+    pub(super) fn rests_no_more(&self) {
+        self.idle_h2.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A request found a connection ready.
+    pub(super) fn found(&self) {
+        self.reused.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -169,7 +192,9 @@ impl Totals {
     pub(super) fn of(workers: &[Arc<Gauges>]) -> Self {
         workers.iter().fold(Self::default(), |sum, worker| Self {
             open: sum.open + worker.open.load(Ordering::Relaxed),
-            idle: sum.idle + worker.idle.load(Ordering::Relaxed),
+            idle: sum.idle
+                + worker.idle.load(Ordering::Relaxed)
+                + worker.idle_h2.load(Ordering::Relaxed),
             dials: sum.dials + worker.dials.load(Ordering::Relaxed),
             reused: sum.reused + worker.reused.load(Ordering::Relaxed),
         })
@@ -180,14 +205,17 @@ impl Totals {
 pub(super) struct Home {
     pub(super) core: Arc<Core>,
     pub(super) budget: Budget,
-    gauges: Arc<Gauges>,
-    sweeper: Arc<Sweeper>,
-    limits: Limits,
-    max_idle: usize,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) limits: Limits,
+    /// Connections kept without a request, at most.
+    pub(super) max_idle: usize,
     /// Draws for the balancing; written by this worker alone.
     number: AtomicU64,
     closed: AtomicBool,
     shelves: Mutex<Shelves>,
+    /// The connections that speak HTTP/2.
+    pub(super) streams: Streams,
 }
 
 #[expect(
@@ -222,6 +250,7 @@ impl Home {
                 count: 0,
                 settling: Vec::new(),
             }),
+            streams: Streams::new(core.endpoints.len()),
         }
     }
 
@@ -263,7 +292,7 @@ impl Home {
         while let Some(conn) = shelves.ready[at].pop() {
             shelves.count -= 1;
             if conn.usable(now) {
-                self.gauges.reused.fetch_add(1, Ordering::Relaxed);
+                self.gauges.found();
                 found = Some(conn);
                 break;
             }
@@ -297,11 +326,21 @@ impl Home {
         }
     }
 
+    /// When a connection that is made now is too old.
+    pub(super) fn dies_at(&self, now: u64) -> u64 {
+        let spread = balance::mix(self.next_number()) % (self.limits.life / 5).max(1);
+        now.saturating_add(self.limits.life - spread)
+    }
+
+    /// Whether what becomes idle now is to be closed: no request will come this way again.
+    pub(super) fn over(&self) -> bool {
+        self.closed.load(Ordering::Acquire) || self.core.retired()
+    }
+
     fn ages(&self, address: &Address) -> Ages {
         let now = self.sweeper.coarse_millis();
-        let spread = balance::mix(self.next_number()) % (self.limits.life / 5).max(1);
         Ages {
-            dies_at: now.saturating_add(self.limits.life - spread),
+            dies_at: self.dies_at(now),
             idle_since: now,
             idle_limit: match address {
                 Address::Tls(..) => self.limits.idle_tls,
@@ -313,7 +352,7 @@ impl Home {
     /// Takes a connection back whose answer has come to its end. It still holds its place.
     pub(super) fn take_back(self: &Arc<Self>, mut conn: Box<Conn>) {
         let now = self.sweeper.coarse_millis();
-        let closed = self.closed.load(Ordering::Acquire) || self.core.retired();
+        let closed = self.over();
         let mut shelves = self.shelves.lock();
         if conn.is_ready() {
             self.core.leave(conn.at());
@@ -361,6 +400,7 @@ impl Home {
 
     fn reap(&self) {
         let now = self.sweeper.coarse_millis();
+        self.streams.reap(now);
         let mut shelves = self.shelves.lock();
         self.settle(&mut shelves, now);
         let shelves = &mut *shelves;
@@ -373,6 +413,7 @@ impl Home {
 
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.streams.close();
         let mut shelves = self.shelves.lock();
         let settling = std::mem::take(&mut shelves.settling);
         for shelf in &mut shelves.ready {

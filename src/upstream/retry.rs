@@ -54,7 +54,7 @@ pub enum Fault {
     /// hyper could not read it, or the connection ended.
     #[error(transparent)]
     Http(hyper::Error),
-    /// 101 without having been asked (RFC 9110 §7.8).
+    /// 101 without having been asked for that protocol (RFC 9110 §7.8).
     #[error("it switched protocols without being asked")]
     UnaskedUpgrade,
     /// More than one length, or a list of them (RFC 9112 §6.3).
@@ -68,8 +68,8 @@ pub enum Fault {
 /// Why a request was not tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// `max_in_flight` requests are under way.
-    #[error("as many requests as `max_in_flight` allows are under way")]
+    /// `max_in_flight` requests are under way, or all the HTTP/2 streams that there may be.
+    #[error("as many requests are under way as there may be at once")]
     Full,
 }
 
@@ -90,6 +90,16 @@ pub enum BodyFault {
     Cut,
 }
 
+impl BodyFault {
+    pub(super) fn of(error: &BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::TooLarge { limit: *limit },
+            BodyError::Stalled => Self::Stalled,
+            BodyError::Cut(_) | BodyError::Abandoned => Self::Cut,
+        }
+    }
+}
+
 impl SendError {
     /// Whether a byte of the request may have reached an upstream. If not, it may be repeated.
     pub fn forwarded(&self) -> bool {
@@ -105,11 +115,7 @@ impl SendError {
         let mut cause = error.source();
         while let Some(inner) = cause {
             if let Some(body) = inner.downcast_ref::<BodyError>() {
-                return Self::RequestBody(match body {
-                    BodyError::TooLarge { limit } => BodyFault::TooLarge { limit: *limit },
-                    BodyError::Stalled => BodyFault::Stalled,
-                    BodyError::Cut(_) | BodyError::Abandoned => BodyFault::Cut,
-                });
+                return Self::RequestBody(BodyFault::of(body));
             }
             cause = inner.source();
         }

@@ -1,12 +1,16 @@
 //! One request: pick an endpoint, take or make a connection, send, and maybe do it again. A request is repeated only
 //! when no byte of it was written: then any method may be, and no answer can have been lost.
 
-use super::Upstream;
 use super::conn::Conn;
 use super::pool::Pools;
 use super::retry::{Fault, SendError};
+use super::switched::{self, Switched};
+use super::{Core, Upstream, h2};
 use crate::base::body::Body;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use crate::config::upstream::Protocol;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -30,46 +34,55 @@ pub struct Terms {
     pub retries: u32,
     /// For `balance = "hash:ip"`; `None` for peers without an address.
     pub client_ip: Option<IpAddr>,
+    /// The protocol to switch to, as `Upgrade` names it (RFC 9110 §7.8), such as `websocket`. Such a request goes out as
+    /// HTTP/1.1 whatever the upstream's `protocol` says, and has no body.
     pub upgrade: Option<HeaderValue>,
 }
-pub type Switched = tokio::io::DuplexStream;
+
+/// What an upstream did with a request.
 #[derive(Debug)]
 pub enum Sent {
+    /// It answered. Also when it was asked to switch protocols and did not.
     Answer(Response<Body>),
+    /// It switched to the protocol that was asked for.
     Switched {
+        /// Its 101, with the hop-by-hop fields that it has.
         head: Response<()>,
+        /// The connection: raw bytes from here on.
         stream: Switched,
     },
 }
 
 impl Pools {
-    pub async fn send2(
-        &self,
-        upstream: &Upstream,
-        request: Request<Body>,
-        terms: &Terms,
-    ) -> Result<Sent, SendError> {
-        self.send(upstream, request, terms).await.map(Sent::Answer)
-    }
     /// Sends a request and returns the answer when its head is there. The body of the answer gives the connection
     /// back when it ends.
     ///
-    /// The request is sent as it is, as HTTP/1.1 with the path and query of its URI; without a `Host` it gets the
-    /// endpoint's. The answer has a `Content-Length` or a `Transfer-Encoding: chunked`, never both.
+    /// The request is sent as it is, with the path and query of its URI; without a `Host` it gets the endpoint's. In
+    /// HTTP/1.1 trailers of its body end here, in HTTP/2 they go on. The answer has a `Content-Length` or a
+    /// `Transfer-Encoding: chunked`, never both; one in HTTP/2 may have neither.
     ///
-    /// Must be called on the worker's runtime. Cancel-safe: a caller that goes away closes the connection.
+    /// Must be called on the worker's runtime. Cancel-safe: a caller that goes away closes the connection, or resets the
+    /// stream.
     pub async fn send(
         &self,
         upstream: &Upstream,
         mut request: Request<Body>,
         terms: &Terms,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Sent, SendError> {
         let core = &upstream.core;
+        if in_http2(core, &request, terms) {
+            // In a box of its own, so that requests in HTTP/1.1 need not have room for it.
+            let answer = Box::pin(h2::send(self, upstream, request, terms)).await?;
+            return Ok(Sent::Answer(answer));
+        }
         let mut home = self.home(upstream);
         home.budget.deposit();
         *request.version_mut() = Version::HTTP_11;
         origin_form(request.uri_mut());
-        frame(&mut request);
+        match &terms.upgrade {
+            None => frame(&mut request),
+            Some(protocol) => ask_to_switch(&mut request, protocol),
+        }
         let own_host = !request.headers().contains_key(HOST);
         let mut retries = terms.retries;
         let mut tried = Vec::new();
@@ -97,7 +110,17 @@ impl Pools {
                     place.hand_over();
                     conn.engage(home);
                     let mut failed = match conn.exchange(request, terms.timeout).await {
-                        Ok(Ok(response)) => return accept(conn, response, terms, endpoint.text()),
+                        Ok(Ok(response))
+                            if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+                        {
+                            let switching =
+                                switched::accept(conn, response, terms, endpoint.text());
+                            return Box::pin(switching).await;
+                        }
+                        Ok(Ok(response)) => {
+                            return accept(conn, response, terms, endpoint.text())
+                                .map(Sent::Answer);
+                        }
                         Ok(Err(failed)) => failed,
                         Err(_elapsed) => {
                             let address = endpoint.text().clone();
@@ -133,13 +156,32 @@ impl Pools {
     }
 }
 
+/// Whether this request goes out in HTTP/2.
+fn in_http2(core: &Core, request: &Request<Body>, terms: &Terms) -> bool {
+    terms.upgrade.is_none()
+        && match core.protocol {
+            Protocol::Http1 => false,
+            Protocol::H2c | Protocol::H2 => true,
+            Protocol::Auto => h2::is_grpc(request),
+        }
+}
+
 /// Says that a body of unknown length is chunked. hyper takes such a body of a `GET` or `HEAD` for none and drops it.
+/// Without `Trailer` it writes no trailers: of clients' trailers only gRPC's may go on, and gRPC is HTTP/2.
 fn frame(request: &mut Request<Body>) {
     let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        request.headers_mut().remove(TRAILER);
     }
+}
+
+/// Both fields are ours: whatever the client's said of its own connection has been removed (RFC 9110 §7.6.1).
+fn ask_to_switch(request: &mut Request<Body>, protocol: &HeaderValue) {
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol.clone());
 }
 
 /// Checks the head of an answer and arranges for the connection to come back when its body ends.
@@ -150,12 +192,7 @@ fn accept(
     address: &Arc<str>,
 ) -> Result<Response<Body>, SendError> {
     let (mut head, incoming) = response.into_parts();
-    let framing = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        Err(Fault::UnaskedUpgrade)
-    } else {
-        settle_framing(&mut head.headers)
-    };
-    if let Err(source) = framing {
+    if let Err(source) = settle_framing(&mut head.headers) {
         let address = address.clone();
         return Err(SendError::Protocol { address, source });
     }
@@ -164,11 +201,7 @@ fn accept(
         conn.release();
         Body::empty()
     } else {
-        let idle_timeout = if streams(&head.headers) {
-            terms.idle_timeout.max(STREAM_SILENCE)
-        } else {
-            terms.idle_timeout
-        };
+        let idle_timeout = silence(&head.headers, terms);
         Body::incoming(incoming).watched(conn.follow(idle_timeout))
     };
     Ok(Response::from_parts(head, body))
@@ -176,7 +209,7 @@ fn accept(
 
 /// One framing, beyond doubt: hyper reads an answer that has both fields as chunked and leaves both in place, and
 /// takes several equal lengths for one (RFC 9112 §6.3). What goes on must not be read otherwise by anyone.
-fn settle_framing(headers: &mut HeaderMap) -> Result<(), Fault> {
+pub(super) fn settle_framing(headers: &mut HeaderMap) -> Result<(), Fault> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -192,6 +225,15 @@ fn settle_framing(headers: &mut HeaderMap) -> Result<(), Fault> {
         return Err(Fault::Lengths);
     }
     Ok(())
+}
+
+/// How long the body of an answer may be silent.
+pub(super) fn silence(headers: &HeaderMap, terms: &Terms) -> Duration {
+    if streams(headers) {
+        terms.idle_timeout.max(STREAM_SILENCE)
+    } else {
+        terms.idle_timeout
+    }
 }
 
 fn streams(headers: &HeaderMap) -> bool {

@@ -3,13 +3,14 @@
 use crate::base::body::{Body, BodyError};
 use crate::base::deadline::Sweeper;
 use crate::config;
-use crate::config::upstream::{Balance, ForwardedFor, HostHeader};
+use crate::config::upstream::{Balance, ForwardedFor, HostHeader, Protocol};
 use crate::config::value::Endpoint as Configured;
 use crate::upstream::pool::{Limits, Pools};
-use crate::upstream::{SendError, Terms, Upstream};
+use crate::upstream::{ClientTls, SendError, Sent, Terms, Upstream};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -75,6 +76,12 @@ impl Peer {
         self.io.write_all(bytes.as_bytes()).await.is_ok()
     }
 
+    /// The socket itself, of which nothing has been read.
+    pub(super) fn into_io(self) -> Box<dyn Io> {
+        assert!(self.buffer.is_empty());
+        self.io
+    }
+
     /// Waits until the other side has closed.
     pub(super) async fn closed(&mut self) {
         while self.more().await.is_some() {}
@@ -111,8 +118,20 @@ impl Fixture {
         Self { endpoint, counts }
     }
 
-    /// TLS, for `localhost`.
+    /// TLS, for `localhost`, as a server that can speak both.
     pub(super) async fn tls<F>(script: impl Fn(Peer) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::tls_with(&["h2", "http/1.1"], "http/1.1", script).await
+    }
+
+    /// TLS, for `localhost`. `chosen` is what must come of what ALPN has to choose from; nothing when it is empty.
+    pub(super) async fn tls_with<F>(
+        alpn: &[&str],
+        chosen: &'static str,
+        script: impl Fn(Peer) -> F + Send + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -130,13 +149,14 @@ impl Fixture {
                 PrivateKeyDer::from_pem_slice(KEY).unwrap(),
             )
             .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let (accepted, counts) = stage(script);
         tokio::spawn(async move {
             while let Ok((io, _)) = listener.accept().await {
                 if let Ok(io) = acceptor.accept(io).await {
-                    assert_eq!(io.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+                    let protocol = io.get_ref().1.alpn_protocol().unwrap_or_default();
+                    assert_eq!(protocol, chosen.as_bytes());
                     accepted(Box::new(io));
                 }
             }
@@ -205,15 +225,14 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// Trusts the fixture and nobody else.
-pub(super) fn tls_client() -> Result<Arc<ClientConfig>, rustls::Error> {
+pub(super) fn tls_client() -> Result<ClientTls, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap())?;
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(ClientTls::new(config))
 }
 
 /// For `localhost`, signed by itself, good for a hundred years. Protects nothing.
@@ -241,6 +260,7 @@ impl Worker {
                 name: "api".into(),
                 endpoints: endpoints.iter().map(|&e| e.clone()).collect(),
                 base_path: "".into(),
+                protocol: Protocol::Auto,
                 connect_timeout: long,
                 timeout: long,
                 idle_timeout: long,
@@ -253,11 +273,11 @@ impl Worker {
             },
             limits: Limits::default(),
             terms: Terms {
-                upgrade: None,
                 timeout: long,
                 idle_timeout: long,
                 retries: 1,
                 client_ip: None,
+                upgrade: None,
             },
         }
     }
@@ -268,14 +288,14 @@ impl Worker {
 
     pub(super) fn start_with(
         self,
-        tls: impl FnOnce() -> Result<Arc<ClientConfig>, rustls::Error>,
+        tls: impl FnOnce() -> Result<ClientTls, rustls::Error>,
     ) -> Started {
         let sweeper = Sweeper::new();
         tokio::spawn(sweeper.clone().run());
         Started {
             pools: Pools::with_limits(sweeper, 1, self.limits),
             upstream: Upstream::new(&self.config, tls).unwrap(),
-            terms: self.terms.clone(),
+            terms: self.terms,
         }
     }
 }
@@ -288,6 +308,13 @@ pub(super) struct Started {
 
 impl Started {
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        match self.ask(request).await? {
+            Sent::Answer(answer) => Ok(answer),
+            Sent::Switched { head, .. } => panic!("{head:?}"),
+        }
+    }
+
+    pub(super) async fn ask(&self, request: Request<Body>) -> Result<Sent, SendError> {
         self.pools.send(&self.upstream, request, &self.terms).await
     }
 
@@ -325,4 +352,15 @@ pub(super) fn request(method: &str, body: Body) -> Request<Body> {
 pub(super) async fn read(response: Response<Body>) -> Result<(u16, Bytes), BodyError> {
     let (head, body) = response.into_parts();
     Ok((head.status.as_u16(), body.collect().await?.to_bytes()))
+}
+
+/// A body that comes as the test sends it.
+pub(super) fn upload() -> (mpsc::UnboundedSender<Result<&'static str, BodyError>>, Body) {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Result<&'static str, BodyError>>();
+    let stream = futures_util::stream::poll_fn(move |cx| {
+        receiver.poll_recv(cx).map(|next| {
+            next.map(|data| data.map(|d| Frame::data(Bytes::from_static(d.as_bytes()))))
+        })
+    });
+    (sender, Body::stream(StreamBody::new(stream)))
 }

@@ -1,7 +1,12 @@
 //! The rules of this room on real sockets. `connections`: reuse and its ends. `answers`: what upstreams may say.
-//! `requests`: bodies, deadlines, retries, endpoints.
+//! `requests`: bodies, deadlines, retries, endpoints. `multiplexed`, `streams` and `given_up`: the same for HTTP/2. `switching`: upgrades.
 
 mod answers;
 mod connections;
 mod fixture;
+mod given_up;
+mod multiplexed;
+mod peer;
 mod requests;
+mod streams;
+mod switching;

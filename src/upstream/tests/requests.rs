@@ -1,31 +1,17 @@
 //! What is sent, to which endpoint, and how a request's body and the answer meet.
 
-use super::fixture::{self, Fixture, Peer, Worker, http, nobody, read, request};
+use super::fixture::{self, Fixture, Peer, Worker, http, nobody, read, request, upload};
 use crate::base::body::{Body, BodyError};
 use crate::config::upstream::Balance;
 use crate::config::value::Endpoint;
 use crate::upstream::{BodyFault, SendError, Unavailable};
-use bytes::Bytes;
 use http::header::HOST;
-use http_body::Frame;
-use http_body_util::StreamBody;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
-/// A body that comes as the test sends it.
-fn upload() -> (mpsc::UnboundedSender<Result<&'static str, BodyError>>, Body) {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<Result<&'static str, BodyError>>();
-    let stream = futures_util::stream::poll_fn(move |cx| {
-        receiver.poll_recv(cx).map(|next| {
-            next.map(|data| data.map(|d| Frame::data(Bytes::from_static(d.as_bytes()))))
-        })
-    });
-    (sender, Body::stream(StreamBody::new(stream)))
-}
 
 /// Answers with the head it got, for as long as the connection lasts.
 async fn mirror(mut peer: Peer) {

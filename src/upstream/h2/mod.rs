@@ -1,0 +1,262 @@
+//! HTTP/2 to upstreams (RFC 9113), with hyper's own connection below: `wire` makes one, `link` is one and what passes
+//! over it, `streams` are those of a worker. Here one request is sent: the rules are those of HTTP/1.1, and a stream that
+//! the peer has refused or not taken up counts as unwritten, as RFC 9113 §8.7 has it.
+
+mod link;
+pub(super) mod streams;
+mod wire;
+
+use super::Upstream;
+use super::endpoint::Endpoint;
+use super::pool::Pools;
+use super::retry::{Fault, SendError, Unavailable};
+use super::send::{Terms, settle_framing, silence};
+use crate::base::body::Body;
+use ::h2::Reason;
+use http::header::{CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use link::{Answer, Seat};
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use streams::{MAX_LINKS, NoRoom, Streams};
+
+/// Whether a request can only be sent in HTTP/2: gRPC, but not gRPC-Web, which is made for HTTP/1.1.
+pub(super) fn is_grpc(request: &Request<Body>) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    if *request.method() != Method::POST {
+        return false;
+    }
+    let Some(value) = request.headers().get(CONTENT_TYPE) else {
+        return false;
+    };
+    match value.as_bytes().split_at_checked(GRPC.len()) {
+        Some((start, rest)) => {
+            start.eq_ignore_ascii_case(GRPC)
+                && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        }
+        None => false,
+    }
+}
+
+/// Sends a request and returns the answer when its head is there. The body of the answer gives the stream back when it
+/// ends, and resets it when it is dropped before.
+///
+/// Cancel-safe: a caller that goes away resets the stream.
+pub(super) async fn send(
+    pools: &Pools,
+    upstream: &Upstream,
+    request: Request<Body>,
+    terms: &Terms,
+) -> Result<Response<Body>, SendError> {
+    let core = &upstream.core;
+    let home = pools.home(upstream);
+    home.budget.deposit();
+    let (mut head, mut body) = request.into_parts();
+    // What `Host` would have been is `:authority` (RFC 9113 §8.3.1), and only that.
+    let asked = head.headers.remove(HOST);
+    let mut retries = terms.retries;
+    let mut tried = Vec::new();
+    let mut stale = 0;
+    loop {
+        let at = home.pick(terms.client_ip, &tried);
+        let endpoint = &core.endpoints[at];
+        let unavailable = |reason| SendError::Unavailable {
+            upstream: core.name.clone(),
+            reason,
+        };
+        let place = core.enter(at).map_err(unavailable)?;
+        let deadline = home.streams.deadline(&home);
+        let (source, unsent) = match Streams::room(&home, at, &deadline).await {
+            Err(NoRoom::Full) => {
+                home.streams.recycle(&deadline);
+                drop(place);
+                tried.push(at);
+                if tried.len() == core.endpoints.len() {
+                    return Err(unavailable(Unavailable::Full));
+                }
+                continue;
+            }
+            Err(NoRoom::Unreachable(source)) => {
+                home.streams.recycle(&deadline);
+                (source, false)
+            }
+            Ok((link, reused)) => {
+                place.hand_over();
+                let seat = Seat::new(home.clone(), link, at, deadline);
+                let request =
+                    addressed(&head, asked.as_ref(), endpoint, std::mem::take(&mut body))?;
+                let failed = match seat.exchange(request, terms.timeout).await {
+                    Ok(Ok(response)) => return accept(seat, response, terms, endpoint.text()),
+                    Ok(Err(failed)) => failed,
+                    Err(_elapsed) => {
+                        let address = endpoint.text().clone();
+                        return Err(SendError::Timeout { address });
+                    }
+                };
+                if let Some(fault) = seat.fault() {
+                    return Err(SendError::RequestBody(fault));
+                }
+                let why = Unsent::of(&failed);
+                let error = failed.into_error();
+                match (why, seat.take_back()) {
+                    (Some(_), Some(untouched)) => body = untouched,
+                    _ => return Err(SendError::of(error, endpoint.text())),
+                }
+                if why == Some(Unsent::Closing) {
+                    seat.link().retire();
+                    if reused && stale < MAX_LINKS {
+                        // It was closing before it was asked for anything. As for HTTP/1.1, another one is no retry.
+                        stale += 1;
+                        continue;
+                    }
+                }
+                (io::Error::other(error), true)
+            }
+        };
+        tried.push(at);
+        let last = tried.len() == core.endpoints.len();
+        if (last && !unsent) || retries == 0 || !home.budget.withdraw(core.millis()) {
+            let address = endpoint.text().clone();
+            return Err(SendError::Unreachable { address, source });
+        }
+        retries -= 1;
+        if last {
+            // The endpoint can be reached: the same may be asked again.
+            tried.clear();
+        }
+    }
+}
+
+/// Why a request was not taken up, when that is sure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    /// The connection takes no more: it was closed before a byte was written, or the peer's GOAWAY named an earlier
+    /// stream as the last (RFC 9113 §6.8).
+    Closing,
+    /// REFUSED_STREAM: nothing was done with this one (RFC 9113 §8.7).
+    Refused,
+}
+
+impl Unsent {
+    /// `None`: it was, or nobody can tell.
+    fn of(failed: &TrySendError<Request<Body>>) -> Option<Self> {
+        if failed.message().is_some() {
+            return Some(Self::Closing);
+        }
+        let mut cause = failed.error().source();
+        while let Some(inner) = cause {
+            if let Some(error) = inner.downcast_ref::<::h2::Error>() {
+                // h2 gives a stream the peer's GOAWAY as its error only when it is behind the last one named there.
+                return if error.is_go_away() && error.is_remote() {
+                    Some(Self::Closing)
+                } else if error.is_reset()
+                    && error.is_remote()
+                    && error.reason() == Some(Reason::REFUSED_STREAM)
+                {
+                    Some(Self::Refused)
+                } else {
+                    None
+                };
+            }
+            cause = inner.source();
+        }
+        None
+    }
+}
+
+/// A copy of the request as HTTP/2 to this endpoint has it: an absolute URI, of which hyper makes the pseudo-header
+/// fields, and no `Host`. hyper removes what is the connection's (RFC 9113 §8.2.2) and keeps `te: trailers`.
+fn addressed(
+    head: &Parts,
+    asked: Option<&HeaderValue>,
+    endpoint: &Endpoint,
+    body: Body,
+) -> Result<Request<Body>, SendError> {
+    let invalid = |error: http::Error| SendError::Unreachable {
+        address: endpoint.text().clone(),
+        source: io::Error::new(io::ErrorKind::InvalidInput, error),
+    };
+    let authority = match asked {
+        Some(host) => Authority::try_from(host.as_bytes()).map_err(|e| invalid(e.into()))?,
+        None => endpoint.authority().clone(),
+    };
+    let path = head.uri.path_and_query().cloned();
+    let uri = Uri::builder()
+        .scheme(endpoint.scheme())
+        .authority(authority)
+        .path_and_query(path.unwrap_or(PathAndQuery::from_static("/")))
+        .build()
+        .map_err(invalid)?;
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().clone_from(&head.headers);
+    Ok(request)
+}
+
+/// Checks the head of an answer and arranges for the stream to be given back when its body ends.
+fn accept(
+    seat: Arc<Seat>,
+    response: Response<Incoming>,
+    terms: &Terms,
+    address: &Arc<str>,
+) -> Result<Response<Body>, SendError> {
+    let (mut head, incoming) = response.into_parts();
+    let framing = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // There is no such answer in HTTP/2 (RFC 9113 §8.6).
+        Err(Fault::UnaskedUpgrade)
+    } else {
+        settle_framing(&mut head.headers)
+    };
+    if let Err(source) = framing {
+        seat.cut();
+        let address = address.clone();
+        return Err(SendError::Protocol { address, source });
+    }
+    let body = if incoming.is_end_stream() {
+        seat.answered();
+        Body::empty()
+    } else {
+        let idle_timeout = silence(&head.headers, terms);
+        Body::incoming(incoming).watched(Box::new(Answer {
+            seat,
+            idle_timeout,
+            waiting: false,
+        }))
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_grpc_itself_needs_http_2() {
+        let check = |method: &str, content_type: &str, expected| {
+            let request = Request::builder()
+                .method(method)
+                .header(CONTENT_TYPE, content_type)
+                .body(Body::empty())
+                .unwrap();
+            assert_eq!(is_grpc(&request), expected, "{method} {content_type}");
+        };
+        check("POST", "application/grpc", true);
+        check("POST", "application/grpc+proto", true);
+        check("POST", "Application/GRPC;x=y", true);
+        check("GET", "application/grpc", false);
+        check("POST", "application/grpc-web", false);
+        check("POST", "application/grpc-web+proto", false);
+        check("POST", "application/grpcx", false);
+        check("POST", "application/json", false);
+        check("POST", "", false);
+        assert!(!is_grpc(&Request::new(Body::empty())));
+    }
+}
