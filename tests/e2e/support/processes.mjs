@@ -23,13 +23,17 @@ const given = new Set();
 
 /** A port that was free a moment ago, and is given to nobody else here. */
 export async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (given.has(port)) return freePort();
-  given.add(port);
-  return port;
+  for (;;) {
+    // Below the ports that the system gives to connections: one of those could take it before its server does.
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    if (given.has(port)) continue;
+    given.add(port);
+    const server = createServer();
+    const free = await new Promise((resolve) => server.once("error", () => resolve(false)).listen(port, "127.0.0.1", () => resolve(true)));
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 /** Calls `probe` until it gives something truthy; the failure says what was waited for. */
