@@ -92,24 +92,41 @@ fn takes_trailers(te: &HeaderValue) -> bool {
 
 /// Cleans a response's fields for a client. `Trailer` stays: trailers are relayed. For a 101, copy `Upgrade` first.
 pub fn strip_response(headers: &mut HeaderMap, forgeable: &Forgeable) {
-    if headers.remove(TRANSFER_ENCODING).is_some() {
-        // hyper reads such a body as chunked but leaves the length in the map, and refuses to write both.
-        headers.remove(CONTENT_LENGTH);
+    let mut doomed = Vec::new();
+    let (mut connection, mut server) = (false, false);
+    for name in headers.keys() {
+        if *name == CONNECTION {
+            connection = true;
+        } else if *name == SERVER {
+            server = true; // nearly always: not worth a list
+        } else if condemned_of_response(name, forgeable) {
+            doomed.push(name.clone());
+        }
     }
-    headers.remove(SERVER);
-    if headers.contains_key(CONNECTION) {
+    if connection {
         remove_named(headers, forgeable);
     }
-    remove_where(headers, |name| {
-        let name = name.as_str().as_bytes();
-        let general = match name.first() {
-            Some(b'a') => name == b"authorization",
-            Some(b'x') => same(name, b"x-powered-by"),
-            Some(b't') if name == b"trailer" => false,
-            _ => kind(name) == Some(Kind::Hop),
-        };
-        general || forgeable.find(name) == Some(Group::Identity)
-    });
+    if server {
+        headers.remove(SERVER);
+    }
+    for name in doomed {
+        if name == TRANSFER_ENCODING {
+            // hyper reads such a body as chunked but leaves the length in the map, and refuses to write both.
+            headers.remove(CONTENT_LENGTH);
+        }
+        headers.remove(name);
+    }
+}
+
+fn condemned_of_response(name: &HeaderName, forgeable: &Forgeable) -> bool {
+    let name = name.as_str().as_bytes();
+    let general = match name.first() {
+        Some(b'a') => name == b"authorization",
+        Some(b'x') => same(name, b"x-powered-by"),
+        Some(b't') if name == b"trailer" => false,
+        _ => kind(name) == Some(Kind::Hop),
+    };
+    general || forgeable.find(name) == Some(Group::Identity)
 }
 
 /// Of a client's trailers only gRPC's go on (RFC 9110 §6.5.1).

@@ -2,6 +2,7 @@
 
 use crate::config::server::Server;
 use crate::gateway::{Connection, Gateway, LINGER_BYTES, Pulse};
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -54,8 +55,9 @@ impl Http1 {
             lingering: None,
         });
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            // Mapped, not awaited in a block of its own, which would hold the future twice.
             let answer = gateway.clone().handle(request, connection.clone());
-            async move { Ok::<_, Infallible>(answer.await) }
+            answer.map(Ok::<_, Infallible>)
         });
         let mut serving = pin!(self.0.serve_connection(io, service));
         let accepted = Instant::now();
