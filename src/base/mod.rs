@@ -4,4 +4,5 @@ pub mod body;
 pub mod cause;
 pub mod clock;
 pub mod deadline;
+pub mod pieces;
 pub mod secret;

@@ -1,5 +1,6 @@
 //! One client connection: hyper's HTTP/1.1 over an I/O wrapper that keeps the deadlines which hyper does not.
 
+use crate::base::pieces;
 use crate::config::server::Server;
 use crate::gateway::{Connection, Gateway, LINGER_BYTES, Pulse};
 use futures_util::FutureExt;
@@ -159,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let result = pieces::poll_write(&mut self.stream, cx, slices);
         self.written(cx, result)
     }
 
