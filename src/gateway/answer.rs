@@ -63,7 +63,7 @@ impl Style {
 /// Makes the answer ready to go and hands the record to its body.
 pub(super) fn finish(
     snapshot: &Snapshot,
-    mut record: Record,
+    mut record: Box<Record>,
     result: Result<Response<Body>, Reject>,
     style: &Style,
 ) -> Response<Body> {

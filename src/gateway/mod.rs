@@ -206,7 +206,7 @@ pub(crate) async fn decide<'s>(
     path::refuse(has, route.allow_in_path)?;
     if let Some(answer) = cors::preflight(route.cors.as_ref(), head, &route.preflight_methods) {
         ex.preflight = true;
-        return Ok(Plan::Preflight(answer));
+        return Ok(Plan::Preflight(Box::new(answer)));
     }
     world.limit(&route.limits.before, ex, &Caller::nobody(), head)?;
     let candidate = authn::select(

@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// What `decide` found.
 #[derive(Debug)]
 pub enum Plan<'s> {
-    /// A CORS preflight has its answer.
-    Preflight(Response<()>),
+    /// A CORS preflight has its answer. In a box, for it is rare and large.
+    Preflight(Box<Response<()>>),
     /// The route's target is to be done.
     Do(&'s Route),
 }

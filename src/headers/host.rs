@@ -39,10 +39,7 @@ impl<'a> Host<'a> {
             }
         } else {
             let (name, rest) = authority.split_at(name_end(authority.as_bytes())?);
-            match rest {
-                "" => (name, None),
-                _ => (name, Some(&rest[1..])),
-            }
+            (name, rest.strip_prefix(':'))
         };
         Some(Self {
             name: if name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -67,13 +64,24 @@ impl<'a> Host<'a> {
     }
 }
 
+/// Bytes that labels are made of.
+static LABEL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        byte += 1;
+    }
+    table
+};
+
 /// Where the name ends: at the first colon, or with the text. `None` when that is no name. One look at each byte.
 fn name_end(authority: &[u8]) -> Option<usize> {
     let mut label_is_empty = true;
     let mut end = authority.len();
-    for (at, byte) in authority.iter().enumerate() {
+    for (at, &byte) in authority.iter().enumerate() {
         match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' => label_is_empty = false,
+            _ if LABEL[usize::from(byte)] => label_is_empty = false,
             b'.' if !label_is_empty => label_is_empty = true,
             b':' => {
                 end = at;

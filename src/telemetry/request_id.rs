@@ -10,8 +10,6 @@ use uuid::{NoContext, Timestamp, Uuid};
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `traceparent` (W3C Trace Context §3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// `tracestate` (W3C Trace Context §3.3): means nothing without the `traceparent` it came with.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest request id that is taken over, in bytes.
 const ID_MAX: usize = 128;
