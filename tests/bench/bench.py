@@ -186,9 +186,16 @@ path = "/*"
         wait_for(port)
         return pid, port
 
-    def load(self, url, credential, seconds):
+    def load(self, url, credential, seconds, changing):
         fields = {**FIELDS, **credential}
         lua = "".join(f"wrk.headers[{json.dumps(n)}] = {json.dumps(v)}\n" for n, v in fields.items())
+        if changing:
+            lua += f"""local count = 0
+            request = function()
+                count = count + 1
+                wrk.headers["Cookie"] = "count=" .. count .. "; " .. {json.dumps(fields["Cookie"])}
+                return wrk.format()
+            end"""
         script = self.file("load.lua", lua)
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script, url]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -234,13 +241,16 @@ def main():
                 ("HAProxy, jwt_verify ES256", jwt, "/x", as_bearer),
                 ("Tollhouse, public route", own, "/public/x", as_cookie),
                 ("Tollhouse, session cookie", own, "/x", as_cookie),
+                # The session is the same, the field is not: the connection does not know it, the process does.
+                ("Tollhouse, changing cookies", own, "/x", as_cookie),
                 ("Tollhouse, Bearer", own, "/x", as_bearer),
             ]
             measured = {name: [] for name, *_ in candidates}
             for _ in range(rounds):
                 for name, (pid, port), path, credential in candidates:
                     before = cpu_seconds(pid)
-                    count = bench.load(f"http://127.0.0.1:{port}{path}", credential, seconds)
+                    changing = name.endswith("changing cookies")
+                    count = bench.load(f"http://127.0.0.1:{port}{path}", credential, seconds, changing)
                     measured[name].append((cpu_seconds(pid) - before) / count * 1e6)
         finally:
             bench.stop()

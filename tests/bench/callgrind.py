@@ -121,8 +121,8 @@ def control(*arguments):
 
 def instructions(bench, ways, provider, upstream):
     out = bench.folder / "callgrind.out"
-    # The C library copies long pieces with one instruction that callgrind would count for each byte.
-    vectors = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000"
+    # The C library copies and clears long pieces with one instruction that callgrind would count for each byte.
+    vectors = "GLIBC_TUNABLES=" + ":".join(f"glibc.cpu.x86_rep_{what}_threshold=1000000000" for what in ("movsb", "stosb"))
     valgrind = ["env", vectors, "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
     pid, port = bench.tollhouse(provider, upstream, valgrind)
     counted = {}
