@@ -9,7 +9,7 @@ use crate::headers::cookies;
 use crate::headers::outbound::IdentityHeaders;
 use crate::session::Session;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::AUTHORIZATION;
 use std::sync::Arc;
 
 pub use memory::Memory;
@@ -97,7 +97,6 @@ pub fn select<'h>(
     }
     if accepts.session
         && let Some(session) = session
-        && headers.contains_key(COOKIE)
     {
         let remembered = cookies::only_field(headers).zip(memory);
         if remembered.is_some_and(|(field, memory)| memory.knows(Credential::Session, field))

@@ -5,5 +5,6 @@ pub mod cause;
 pub mod certificate;
 pub mod clock;
 pub mod deadline;
+pub mod pieces;
 pub mod reservoir;
 pub mod secret;

@@ -64,7 +64,7 @@ impl Style {
 /// Makes the answer ready to go and hands the record to its body.
 pub(super) fn finish(
     snapshot: &Snapshot,
-    mut record: Record,
+    mut record: Box<Record>,
     result: Result<Performed, Reject>,
     style: &Style,
     connection: &Connection,

@@ -10,7 +10,7 @@ use crate::headers::strip::{self, Keep};
 use crate::headers::{forwarded, outbound};
 use crate::route::{Forward, HostField, Route, Target};
 use crate::snapshot::Snapshot;
-use crate::telemetry::request_id::{TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use crate::telemetry::request_id::{TRACEPARENT, X_REQUEST_ID};
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -50,12 +50,13 @@ pub(super) fn prepare<'c>(
     let keep = Keep {
         forwarding: peer.trusted,
         credentials: route.forward_credentials,
+        trace: ex.trace.continued(),
     };
     if strip::strip(&mut head.headers, keep, &snapshot.forgeable) {
         snapshot.strangers.note(peer);
     }
-    cookies_upstream(snapshot, route, caller, memory, head);
     let headers = &mut head.headers;
+    cookies_upstream(snapshot, route, caller, memory, headers);
     if let Some(verified) = caller.verified() {
         let tells_token = verified.credential != Credential::Session
             || matches!(
@@ -70,9 +71,6 @@ pub(super) fn prepare<'c>(
     }
     headers.insert(X_REQUEST_ID, ex.request_id.clone());
     headers.insert(TRACEPARENT, ex.trace.header());
-    if !ex.trace.continued() {
-        headers.remove(TRACESTATE);
-    }
     forwarded::tell(
         headers,
         peer,
@@ -106,11 +104,8 @@ fn cookies_upstream(
     route: &Route,
     caller: &Caller,
     memory: Option<&Memory>,
-    head: &mut Parts,
+    headers: &mut HeaderMap,
 ) {
-    if !head.headers.contains_key(COOKIE) {
-        return;
-    }
     let session_told = matches!(
         route.forward_session,
         ForwardSession::Cookies | ForwardSession::Both
@@ -126,9 +121,6 @@ fn cookies_upstream(
         let session = snapshot.session.as_ref();
         session.is_some_and(|session| session.is_verifier(name))
     };
-    if session_told {
-        rewrite_cookies(head, |headers| cookies::first_of_each(headers, own));
-    }
     let keep = |name: &[u8]| {
         if own(name) {
             return session_passes;
@@ -144,26 +136,34 @@ fn cookies_upstream(
     };
     // What most requests want, the same for every request of a browser.
     let usual = !session_passes && route.forward_cookies == ForwardCookies::All;
-    rewrite_cookies(head, |headers| {
-        match (memory, cookies::only_field(headers)) {
-            (Some(memory), Some(field)) if usual => {
-                memory.other_cookies(snapshot.tokens.generation(), field, || {
-                    cookies::without(headers, keep)
-                })
-            }
-            _ => cookies::without(headers, keep),
-        }
-    });
+    if usual
+        && let Some(memory) = memory
+        && let Some(field) = cookies::only_field(headers)
+    {
+        let others = memory.other_cookies(snapshot.tokens.generation(), field, || {
+            cookies::without(headers, keep)
+        });
+        return replace_cookies(headers, others);
+    }
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
+    if session_told {
+        let first = cookies::first_of_each(headers, own);
+        replace_cookies(headers, first);
+    }
+    let kept = cookies::without(headers, keep);
+    replace_cookies(headers, kept);
 }
 
-fn rewrite_cookies(head: &mut Parts, rewrite: impl FnOnce(&HeaderMap) -> Rewritten) {
-    match rewrite(&head.headers) {
+fn replace_cookies(headers: &mut HeaderMap, cookies: Rewritten) {
+    match cookies {
         Rewritten::Unchanged => {}
         Rewritten::Removed => {
-            head.headers.remove(COOKIE);
+            headers.remove(COOKIE);
         }
         Rewritten::Replaced(value) => {
-            head.headers.insert(COOKIE, value);
+            headers.insert(COOKIE, value);
         }
     }
 }

@@ -167,10 +167,11 @@ impl Gateway {
 
 /// What is known before the first question: id, trace, client.
 fn open(snapshot: &Snapshot, peer: &Peer, head: &Parts) -> Exchange {
+    let (request_id, trace) = snapshot.ids.begin(&head.headers, peer.trusted);
     Exchange {
         started: snapshot.clock.now(),
-        request_id: snapshot.ids.accept(&head.headers, peer.trusted),
-        trace: snapshot.ids.trace(&head.headers),
+        request_id,
+        trace,
         client: snapshot.trust.client(peer, &head.headers),
         secure: snapshot.trust.secure(peer, &head.headers),
         method: head.method.clone(),
@@ -216,13 +217,13 @@ pub(crate) async fn decide<'s>(
         "*" => captures.rest(&path),
         name => captures.get(name, &host.name, &path),
     };
-    ex.origin = cors::only_origin(&head.headers)
-        .filter(|_| route.cors.is_some())
-        .cloned();
+    if route.cors.is_some() {
+        ex.origin = cors::only_origin(&head.headers).cloned();
+    }
     path::refuse(has, route.allow_in_path)?;
     if let Some(answer) = cors::preflight(route.cors.as_ref(), head, &route.preflight_methods) {
         ex.preflight = true;
-        return Ok(Plan::Preflight(answer));
+        return Ok(Plan::Preflight(Box::new(answer)));
     }
     world.limit(&route.limits.before, ex, &Caller::nobody(), head)?;
     let candidate = authn::select(
@@ -340,6 +341,6 @@ impl tower::Service<Request<Incoming>> for OnConnection {
             self.gateway
                 .clone()
                 .handle(request.map(Body::incoming), self.connection.clone(), beat);
-        Box::pin(async move { Ok(answer.await) })
+        Box::pin(answer.map(Ok))
     }
 }

@@ -22,8 +22,8 @@ use std::sync::Arc;
 /// What `decide` found.
 #[derive(Debug)]
 pub enum Plan<'s> {
-    /// A CORS preflight has its answer.
-    Preflight(Response<()>),
+    /// A CORS preflight has its answer. In a box, for it is rare and large.
+    Preflight(Box<Response<()>>),
     /// It came in the clear and belongs to https: there.
     ToHttps(HeaderValue),
     /// The route's target is to be done.

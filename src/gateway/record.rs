@@ -28,9 +28,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn open(local: &Arc<Local>, ex: Exchange, beat: Beat) -> Self {
+    /// In its box from the start: it will be the watch of a body, and until then it need not be moved about.
+    pub(super) fn open(local: &Arc<Local>, ex: Exchange, beat: Beat) -> Box<Self> {
         beat.request_began();
-        Self {
+        Box::new(Self {
             ex,
             local: local.clone(),
             beat,
@@ -38,7 +39,7 @@ impl Record {
             bytes_in: None,
             bytes_out: 0,
             whole: false,
-        }
+        })
     }
 
     /// Holds the client to its pace while the body of its request is awaited, and counts the bytes.
@@ -47,13 +48,13 @@ impl Record {
     }
 
     /// The answer's head goes out with this status; the record follows its body.
-    pub(super) fn answered(mut self, status: StatusCode, body: Body) -> Body {
+    pub(super) fn answered(mut self: Box<Self>, status: StatusCode, body: Body) -> Body {
         self.status = Some(status);
-        body.watched(Box::new(self))
+        body.watched(self)
     }
 
     /// The connection became a tunnel; the record is written when that ends.
-    pub(super) fn switched(mut self, status: StatusCode) -> Self {
+    pub(super) fn switched(mut self: Box<Self>, status: StatusCode) -> Box<Self> {
         self.status = Some(status);
         self
     }

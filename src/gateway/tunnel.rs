@@ -163,7 +163,7 @@ impl std::fmt::Debug for Arranged {
 pub struct Berth(Mutex<Option<Tunnel>>);
 
 impl Berth {
-    pub(super) fn put(&self, arranged: Arranged, record: Record) {
+    pub(super) fn put(&self, arranged: Arranged, record: Box<Record>) {
         *self.0.lock() = Some(Tunnel { arranged, record });
     }
 
@@ -176,7 +176,7 @@ impl Berth {
 /// A tunnel that is to run.
 pub struct Tunnel {
     arranged: Arranged,
-    record: Record,
+    record: Box<Record>,
 }
 
 impl std::fmt::Debug for Tunnel {

@@ -6,8 +6,11 @@ use http::{HeaderMap, HeaderValue};
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-/// A name of 253 bytes (RFC 1035 §3.1 in text), a colon and a port.
-const AUTHORITY_BYTES_MAX: usize = 253 + 6;
+/// Bytes of a name (RFC 1035 §3.1 in text).
+const NAME_BYTES_MAX: usize = 253;
+
+/// A name, a colon and a port.
+const AUTHORITY_BYTES_MAX: usize = NAME_BYTES_MAX + 6;
 
 /// Whom a request is for, checked: a host name or an address literal, perhaps a port, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +38,8 @@ impl<'a> Host<'a> {
                 _ => (name, Some(rest.strip_prefix(':')?)),
             }
         } else {
-            let (name, port) = match authority.split_once(':') {
-                Some((name, port)) => (name, Some(port)),
-                None => (authority, None),
-            };
-            if !is_name(name) {
-                return None;
-            }
-            (name, port)
+            let (name, rest) = authority.split_at(name_end(authority.as_bytes())?);
+            (name, rest.strip_prefix(':'))
         };
         Some(Self {
             name: if name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -67,14 +64,33 @@ impl<'a> Host<'a> {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        })
+/// Bytes that labels are made of.
+static LABEL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        byte += 1;
+    }
+    table
+};
+
+/// Where the name ends: at the first colon, or with the text. `None` when that is no name. One look at each byte.
+fn name_end(authority: &[u8]) -> Option<usize> {
+    let mut label_is_empty = true;
+    let mut end = authority.len();
+    for (at, &byte) in authority.iter().enumerate() {
+        match byte {
+            _ if LABEL[usize::from(byte)] => label_is_empty = false,
+            b'.' if !label_is_empty => label_is_empty = true,
+            b':' => {
+                end = at;
+                break;
+            }
+            _ => return None,
+        }
+    }
+    (!label_is_empty && end <= NAME_BYTES_MAX).then_some(end)
 }
 
 fn port_number(digits: &str) -> Option<u16> {

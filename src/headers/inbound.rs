@@ -42,10 +42,14 @@ pub fn admit<'a>(head: &'a Parts, limits: &Limits) -> Result<Host<'a>, Reject> {
             Reject::new(Code::MethodNotAllowed, "This method is not allowed here.").allow(METHODS),
         );
     }
-    admit_size(head, limits)?;
+    let seen = admit_size(head, limits)?;
     admit_target(head)?;
-    admit_framing(&head.headers)?;
-    admit_authorization(&head.headers)?;
+    if seen.framing {
+        admit_framing(&head.headers)?;
+    }
+    if seen.authorization {
+        admit_authorization(&head.headers)?;
+    }
     host(head)
 }
 
@@ -70,7 +74,15 @@ pub fn join_crumbs(head: &mut Parts) -> Result<(), Reject> {
     Ok(())
 }
 
-fn admit_size(head: &Parts, limits: &Limits) -> Result<(), Reject> {
+/// Which fields with rules of their own there are: most requests have none, and need no look-up for each.
+#[derive(Default)]
+struct Seen {
+    /// `Transfer-Encoding` or `Expect`.
+    framing: bool,
+    authorization: bool,
+}
+
+fn admit_size(head: &Parts, limits: &Limits) -> Result<Seen, Reject> {
     let target = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
     if target > limits.max_uri_bytes {
         return Err(Reject::new(
@@ -84,18 +96,20 @@ fn admit_size(head: &Parts, limits: &Limits) -> Result<(), Reject> {
             "Send fewer header fields.",
         ));
     }
-    let bytes: usize = head
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
+    let mut seen = Seen::default();
+    let mut bytes = 0;
+    for (name, value) in &head.headers {
+        bytes += name.as_str().len() + value.len() + 4;
+        seen.framing |= *name == TRANSFER_ENCODING || *name == EXPECT;
+        seen.authorization |= *name == AUTHORIZATION;
+    }
     if bytes > limits.max_header_bytes {
         return Err(Reject::new(
             Code::HeadersTooLarge,
             "Send smaller header fields; large cookies are the usual cause.",
         ));
     }
-    Ok(())
+    Ok(seen)
 }
 
 fn admit_target(head: &Parts) -> Result<(), Reject> {
@@ -140,7 +154,7 @@ fn admit_authorization(headers: &HeaderMap) -> Result<(), Reject> {
     }
     let value = first.as_bytes();
     let mut rest = value;
-    while let Some(comma) = rest.iter().position(|&b| b == b',') {
+    while let Some(comma) = memchr::memchr(b',', rest) {
         rest = rest[comma + 1..].trim_ascii_start();
         if has_scheme(value, b"bearer")
             || has_scheme(value, b"basic")

@@ -4,16 +4,16 @@
 use super::cookies::set_cookie_name;
 use crate::config::server::SecurityHeaders;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, EXPIRES, PRAGMA, REFERRER_POLICY, SET_COOKIE, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, EXPIRES, Entry, PRAGMA, REFERRER_POLICY, SET_COOKIE,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Sets each header that the upstream did not set.
 pub fn apply(headers: &mut HeaderMap, configured: &SecurityHeaders) {
     for (name, value) in configured {
-        if !headers.contains_key(name) {
-            headers.insert(name, value.clone());
+        if let Entry::Vacant(entry) = headers.entry(name) {
+            entry.insert(value.clone());
         }
     }
 }

@@ -33,10 +33,15 @@ pub struct Keep {
     pub forwarding: bool,
     /// `Authorization` and API-key headers: only where the route forwards them as they came.
     pub credentials: bool,
+    /// `tracestate`: only with the `traceparent` it came with (W3C Trace Context §3.3).
+    pub trace: bool,
 }
 
 fn condemned(name: &HeaderName, keep: Keep, forgeable: &Forgeable) -> bool {
     let name = name.as_str().as_bytes();
+    if name == b"tracestate" {
+        return !keep.trace;
+    }
     match kind(name) {
         Some(Kind::Hop) => return true,
         Some(Kind::Spelling) => return !plain(name),
@@ -54,16 +59,16 @@ fn condemned(name: &HeaderName, keep: Keep, forgeable: &Forgeable) -> bool {
 /// Cleans a request's fields for an upstream. Nothing is allocated unless something other than `Connection` goes.
 /// True when a peer that is no trusted proxy spoke about the client.
 pub fn strip(headers: &mut HeaderMap, keep: Keep, forgeable: &Forgeable) -> bool {
-    if !keep.credentials {
-        headers.remove(AUTHORIZATION);
-    }
     let mut doomed = Vec::new();
     let mut connection = false;
+    let mut authorization = false;
     let mut trailers = false;
     let mut told = false;
     for name in headers.keys() {
         if *name == CONNECTION {
             connection = true;
+        } else if *name == AUTHORIZATION {
+            authorization = !keep.credentials;
         } else if condemned(name, keep, forgeable) {
             trailers |= *name == TE;
             told |= !keep.forwarding && is_forwarding(name);
@@ -74,6 +79,9 @@ pub fn strip(headers: &mut HeaderMap, keep: Keep, forgeable: &Forgeable) -> bool
     trailers = trailers && headers.get_all(TE).iter().any(takes_trailers);
     if connection {
         remove_named(headers, forgeable);
+    }
+    if authorization {
+        headers.remove(AUTHORIZATION);
     }
     for name in doomed {
         headers.remove(name);
@@ -92,24 +100,41 @@ fn takes_trailers(te: &HeaderValue) -> bool {
 
 /// Cleans a response's fields for a client. `Trailer` stays: trailers are relayed. For a 101, copy `Upgrade` first.
 pub fn strip_response(headers: &mut HeaderMap, forgeable: &Forgeable) {
-    if headers.remove(TRANSFER_ENCODING).is_some() {
-        // hyper reads such a body as chunked but leaves the length in the map, and refuses to write both.
-        headers.remove(CONTENT_LENGTH);
+    let mut doomed = Vec::new();
+    let (mut connection, mut server) = (false, false);
+    for name in headers.keys() {
+        if *name == CONNECTION {
+            connection = true;
+        } else if *name == SERVER {
+            server = true; // nearly always: not worth a list
+        } else if condemned_of_response(name, forgeable) {
+            doomed.push(name.clone());
+        }
     }
-    headers.remove(SERVER);
-    if headers.contains_key(CONNECTION) {
+    if connection {
         remove_named(headers, forgeable);
     }
-    remove_where(headers, |name| {
-        let name = name.as_str().as_bytes();
-        let general = match name.first() {
-            Some(b'a') => name == b"authorization",
-            Some(b'x') => same(name, b"x-powered-by"),
-            Some(b't') if name == b"trailer" => false,
-            _ => kind(name) == Some(Kind::Hop),
-        };
-        general || forgeable.find(name) == Some(Group::Identity)
-    });
+    if server {
+        headers.remove(SERVER);
+    }
+    for name in doomed {
+        if name == TRANSFER_ENCODING {
+            // hyper reads such a body as chunked but leaves the length in the map, and refuses to write both.
+            headers.remove(CONTENT_LENGTH);
+        }
+        headers.remove(name);
+    }
+}
+
+fn condemned_of_response(name: &HeaderName, forgeable: &Forgeable) -> bool {
+    let name = name.as_str().as_bytes();
+    let general = match name.first() {
+        Some(b'a') => name == b"authorization",
+        Some(b'x') => same(name, b"x-powered-by"),
+        Some(b't') if name == b"trailer" => false,
+        _ => kind(name) == Some(Kind::Hop),
+    };
+    general || forgeable.find(name) == Some(Group::Identity)
 }
 
 /// Of a client's trailers only gRPC's go on (RFC 9110 §6.5.1).
@@ -226,6 +251,7 @@ mod tests {
     const TRUSTED: Keep = Keep {
         forwarding: true,
         credentials: false,
+        trace: false,
     };
     const ORDINARY: [&str; 12] = [
         "accept",
@@ -296,6 +322,7 @@ mod tests {
         let keep = Keep {
             forwarding: true,
             credentials: true,
+            trace: true,
         };
         strip(&mut headers, keep, &forgeable());
         assert_eq!(left(&headers), names);
@@ -366,6 +393,19 @@ mod tests {
         let mut headers = map(&["x_forwarded_for", "x_real_ip", "fly_client_ip"]);
         strip(&mut headers, TRUSTED, &forgeable());
         assert!(headers.is_empty(), "{headers:?}");
+    }
+
+    #[test]
+    fn the_state_of_a_trace_goes_on_only_with_the_trace() {
+        for trace in [true, false] {
+            let mut headers = map(&["tracestate"]);
+            let keep = Keep {
+                trace,
+                ..Keep::default()
+            };
+            strip(&mut headers, keep, &forgeable());
+            assert_eq!(headers.contains_key("tracestate"), trace);
+        }
     }
 
     #[test]

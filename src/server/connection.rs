@@ -52,11 +52,9 @@ pub(super) async fn serve(
 /// TLS first; ALPN has named the protocol when its handshake is over.
 async fn encrypted(start: &Start, tls: TlsAcceptor, stream: impl Stream, peer: Peer) -> bool {
     let deadline = start.sweeper.deadline();
-    let handshake = tls.accept(stream);
-    let stream = match deadline
-        .within(start.tls_handshake_timeout, handshake)
-        .await
-    {
+    let handshake = deadline.within(start.tls_handshake_timeout, tls.accept(stream));
+    let done = unless_draining(start, handshake).await;
+    let stream = match done.unwrap_or(Err(Elapsed)) {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn Error, peer = ?peer.ip, "no TLS handshake");

@@ -5,6 +5,7 @@ use super::paced::Paced;
 use crate::base::body::Body;
 use crate::config::server::Server;
 use crate::gateway::{Beat, Connection, Gateway};
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -46,8 +47,9 @@ impl Http1 {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let beat = Beat::Line(connection.pulse.clone());
             let request = request.map(Body::incoming);
+            // Mapped, not awaited in a block of its own, which would hold the future twice.
             let answer = gateway.clone().handle(request, connection.clone(), beat);
-            async move { Ok::<_, Infallible>(answer.await) }
+            answer.map(Ok::<_, Infallible>)
         });
         let mut serving = pin!(self.0.serve_connection(io, service).with_upgrades());
         let accepted = Instant::now();

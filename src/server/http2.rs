@@ -10,6 +10,7 @@ use crate::base::body::{Body, BodyError};
 use crate::base::reservoir::{self, Inlet};
 use crate::config::server::Server;
 use crate::gateway::{Beat, Connection, Flow, Gateway};
+use futures_util::FutureExt;
 use http::Request;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -91,8 +92,9 @@ impl Http2 {
                 inlet,
             });
             let beat = Beat::Stream(flow);
+            // Mapped, not awaited in a block of its own, which would hold the future twice.
             let answer = gateway.clone().handle(request, connection.clone(), beat);
-            async move { Ok::<_, Infallible>(answer.await) }
+            answer.map(Ok::<_, Infallible>)
         });
         let mut serving = pin!(builder.serve_connection(io, service));
         let mut told = false;

@@ -1,6 +1,7 @@
 //! The I/O wrapper of a client's connection: it keeps the deadlines that hyper does not, and reads on for a while before
 //! it closes.
 
+use crate::base::pieces;
 use crate::gateway::{LINGER_BYTES, Pulse};
 use std::io;
 use std::pin::Pin;
@@ -91,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let result = pieces::poll_write(&mut self.stream, cx, slices);
         self.written(cx, result)
     }
 

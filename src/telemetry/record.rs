@@ -165,7 +165,7 @@ pub(super) mod tests {
 
     pub(in crate::telemetry) fn full() -> Record {
         Record {
-            trace: Some(RequestIds::default().trace(&HeaderMap::new())),
+            trace: Some(RequestIds::default().begin(&HeaderMap::new(), false).1),
             path: Some("/api/\"me\"\u{7}".into()),
             route: Some("api".into()),
             upstream: Some("backend".into()),

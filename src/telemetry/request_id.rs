@@ -10,8 +10,6 @@ use uuid::{NoContext, Timestamp, Uuid};
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `traceparent` (W3C Trace Context §3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// `tracestate` (W3C Trace Context §3.3): means nothing without the `traceparent` it came with.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest request id that is taken over, in bytes.
 const ID_MAX: usize = 128;
@@ -28,48 +26,47 @@ impl RequestIds {
         Self { clock }
     }
 
-    /// The request's id: the one that came in, when the peer is trusted and sent exactly one of 1–128 of
-    /// `[A-Za-z0-9._-]`; a fresh one otherwise.
-    pub fn accept(&self, headers: &HeaderMap, peer_trusted: bool) -> HeaderValue {
-        if peer_trusted
+    /// The request's id and the trace it belongs to.
+    ///
+    /// The id is the one that came in, when the peer is trusted and sent exactly one of 1–128 of `[A-Za-z0-9._-]`; else
+    /// a UUIDv7, so that ids sort by time.
+    ///
+    /// The trace is the one that came in, when it is valid; else a new one. Anybody's is continued, as the standard asks:
+    /// an id that strangers may choose links log lines and grants nothing.
+    pub fn begin(&self, headers: &HeaderMap, peer_trusted: bool) -> (HeaderValue, Trace) {
+        let ms = self.clock.unix_millis();
+        let uuid = uuid(ms);
+        let id = if peer_trusted
             && let Some(id) = only(headers, &X_REQUEST_ID)
             && is_id(id.as_bytes())
         {
-            return id.clone();
-        }
-        self.mint()
+            id.clone()
+        } else {
+            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+            ascii(uuid.hyphenated().encode_lower(&mut text).as_bytes())
+        };
+        // The last 8 bytes of a UUIDv7 are random but for two fixed bits, so never all zero. That the id has them, too,
+        // tells nobody anything: both are told to the same.
+        let span = &uuid.as_bytes()[8..];
+        (id, trace(headers, span, ms))
     }
+}
 
-    /// A fresh id: UUIDv7, so that ids sort by time.
-    pub fn mint(&self) -> HeaderValue {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        self.uuid().hyphenated().encode_lower(&mut text);
-        ascii(&text)
+fn trace(headers: &HeaderMap, span: &[u8], ms: u64) -> Trace {
+    if let Some(parent) = only(headers, &TRACEPARENT).and_then(|v| parse(v.as_bytes())) {
+        return Trace::new(parent.trace_id, span, parent.flags, true);
     }
+    let mut trace_id = [0; 32];
+    hex(uuid(ms).as_bytes(), &mut trace_id);
+    // Sampled: our record of the request carries the trace id, and a cleared flag would make upstreams that
+    // follow their parent drop every trace.
+    Trace::new(&trace_id, span, SAMPLED, false)
+}
 
-    /// The trace this request belongs to: continues the one that came in, when it is valid; else starts one.
-    ///
-    /// Anybody's is continued, as the standard asks: an id that strangers may choose links log lines and grants nothing.
-    pub fn trace(&self, headers: &HeaderMap) -> Trace {
-        // The last 8 bytes of a UUIDv7 are random but for two fixed bits, so never all zero.
-        let span = self.uuid();
-        let span = &span.as_bytes()[8..];
-        if let Some(parent) = only(headers, &TRACEPARENT).and_then(|v| parse(v.as_bytes())) {
-            return Trace::new(parent.trace_id, span, parent.flags, true);
-        }
-        let mut trace_id = [0; 32];
-        hex(self.uuid().as_bytes(), &mut trace_id);
-        // Sampled: our record of the request carries the trace id, and a cleared flag would make upstreams that
-        // follow their parent drop every trace.
-        Trace::new(&trace_id, span, SAMPLED, false)
-    }
-
-    fn uuid(&self) -> Uuid {
-        let ms = self.clock.unix_millis();
-        // Without a counter: no lock is shared by the workers, and ids of one millisecond need no order.
-        let nanos = u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000;
-        Uuid::new_v7(Timestamp::from_unix(NoContext, ms / 1000, nanos))
-    }
+fn uuid(ms: u64) -> Uuid {
+    // Without a counter: no lock is shared by the workers, and ids of one millisecond need no order.
+    let nanos = u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(Timestamp::from_unix(NoContext, ms / 1000, nanos))
 }
 
 const SAMPLED: u8 = 0x01;
@@ -205,7 +202,8 @@ mod tests {
     #[test]
     fn an_id_is_a_uuid_of_version_7_with_the_time_in_it() {
         let ids = RequestIds::new(Clock::frozen(1_700_000_000));
-        let (one, two) = (ids.mint(), ids.mint());
+        let (one, _) = ids.begin(&HeaderMap::new(), false);
+        let (two, _) = ids.begin(&HeaderMap::new(), false);
         assert_ne!(one, two);
         let uuid = Uuid::parse_str(one.to_str().unwrap()).unwrap();
         assert_eq!(uuid.get_version_num(), 7);
@@ -217,7 +215,7 @@ mod tests {
         let long = "a".repeat(128);
         let too_long = "a".repeat(129);
         let check = |values: &[&str], trusted: bool, kept: bool| {
-            let id = RequestIds::default().accept(&headers(X_REQUEST_ID, values), trusted);
+            let (id, _) = RequestIds::default().begin(&headers(X_REQUEST_ID, values), trusted);
             assert_eq!(
                 values.first().is_some_and(|v| id == v),
                 kept,
@@ -240,7 +238,7 @@ mod tests {
     #[test]
     fn a_valid_trace_is_continued_with_a_span_of_ours() {
         let check = |value: &str, flags: &str| {
-            let trace = RequestIds::default().trace(&headers(TRACEPARENT, &[value]));
+            let (_, trace) = RequestIds::default().begin(&headers(TRACEPARENT, &[value]), false);
             assert!(trace.continued(), "{value}");
             assert_eq!(trace.trace_id(), TRACE);
             let header = trace.header();
@@ -258,7 +256,7 @@ mod tests {
     #[test]
     fn anything_else_starts_a_new_trace() {
         let check = |values: &[&str]| {
-            let trace = RequestIds::default().trace(&headers(TRACEPARENT, values));
+            let (_, trace) = RequestIds::default().begin(&headers(TRACEPARENT, values), false);
             assert!(!trace.continued(), "{values:?}");
             assert!(parse(trace.header().as_bytes()).is_some());
             assert_ne!(trace.trace_id(), TRACE);
@@ -282,7 +280,7 @@ mod tests {
         fn whatever_arrives_what_goes_on_is_valid(bytes in proptest::collection::vec(0x20u8..0x7f, 0..80)) {
             let mut map = HeaderMap::new();
             map.insert(TRACEPARENT, HeaderValue::from_bytes(&bytes).unwrap());
-            let trace = RequestIds::default().trace(&map);
+            let (_, trace) = RequestIds::default().begin(&map, false);
             prop_assert!(parse(trace.header().as_bytes()).is_some());
         }
     }

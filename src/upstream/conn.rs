@@ -124,11 +124,13 @@ impl Conn {
     }
 
     /// The head of the answer, or the deadline.
-    pub(super) async fn exchange(
+    ///
+    /// The request is handed over by the call itself, so that the future need not hold it.
+    pub(super) fn exchange(
         &mut self,
         mut request: http::Request<Body>,
         timeout: Duration,
-    ) -> Result<Exchanged, Elapsed> {
+    ) -> impl Future<Output = Result<Exchanged, Elapsed>> + Send {
         self.awaits_head.store(true, Ordering::Relaxed);
         if !request.body().is_end_stream() {
             let upload = Box::new(Upload {
@@ -140,9 +142,11 @@ impl Conn {
             *request.body_mut() = body.watched(upload);
         }
         let answer = self.sender.try_send_request(request);
-        let answer = self.deadline.within(timeout, answer).await;
-        self.awaits_head.store(false, Ordering::Relaxed);
-        answer
+        async move {
+            let answer = self.deadline.within(timeout, answer).await;
+            self.awaits_head.store(false, Ordering::Relaxed);
+            answer
+        }
     }
 
     /// What an upstream that switched protocols goes on with. Nothing of it is HTTP any more, and the connection can only be

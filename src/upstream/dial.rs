@@ -4,6 +4,7 @@
 
 use super::endpoint::{Address, Site};
 use crate::base::body::Body;
+use crate::base::pieces;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -227,7 +228,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         if self.deaf {
             return Poll::Ready(Ok(offered));
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let result = pieces::poll_write(&mut self.stream, cx, slices);
         self.written(result, offered)
     }
 

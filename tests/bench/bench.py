@@ -20,6 +20,15 @@ from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 32
+# What a browser sends.
+FIELDS = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+    "Accept": "application/json, text/plain, */*",
+    "Accept-Language": "en-US,en;q=0.9",
+    "Accept-Encoding": "gzip, deflate, br",
+    "Sec-Fetch-Mode": "cors",
+    "Sec-Fetch-Site": "same-origin",
+}
 
 
 def free_port():
@@ -148,7 +157,7 @@ backend b
         session = request(f"{base}/auth/v1/token?grant_type=password", body, headers)
         return base, session, request(f"{base}/auth/v1/.well-known/jwks.json")
 
-    def tollhouse(self, provider, upstream):
+    def tollhouse(self, provider, upstream, under=()):
         port = free_port()
         conf = self.file(
             "tollhouse.toml",
@@ -173,21 +182,20 @@ auth = "public"
 path = "/*"
 """,
         )
-        pid = self.start("tollhouse", self.binary, "run", "-c", conf)
+        pid = self.start("tollhouse", *under, self.binary, "run", "-c", conf)
         wait_for(port)
         return pid, port
 
-    def load(self, url, credential, seconds):
-        fields = {
-            "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
-            "Accept": "application/json, text/plain, */*",
-            "Accept-Language": "en-US,en;q=0.9",
-            "Accept-Encoding": "gzip, deflate, br",
-            "Sec-Fetch-Mode": "cors",
-            "Sec-Fetch-Site": "same-origin",
-            **credential,
-        }
+    def load(self, url, credential, seconds, changing):
+        fields = {**FIELDS, **credential}
         lua = "".join(f"wrk.headers[{json.dumps(n)}] = {json.dumps(v)}\n" for n, v in fields.items())
+        if changing:
+            lua += f"""local count = 0
+            request = function()
+                count = count + 1
+                wrk.headers["Cookie"] = "count=" .. count .. "; " .. {json.dumps(fields["Cookie"])}
+                return wrk.format()
+            end"""
         script = self.file("load.lua", lua)
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script, url]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -196,19 +204,24 @@ path = "/*"
         return int(re.search(r"(\d+) requests in", out)[1])
 
 
+def credentials(bench):
+    """The upstream's port, the provider, its keys, and the fields of a signed-in browser and of a program."""
+    _, upstream = bench.nginx(
+        "upstream", 'server { listen 127.0.0.1:PORT; location / { return 200 "a small answer of the upstream\\n"; } }'
+    )
+    provider, session, jwks = bench.demo()
+    token = json.loads(session)["access_token"]
+    cookie = "sb-127-auth-token=base64-" + base64.urlsafe_b64encode(session.encode()).decode().rstrip("=")
+    return upstream, provider, jwks, {"Cookie": f"theme=dark; {cookie}"}, {"Authorization": f"Bearer {token}"}
+
+
 def main():
     binary, *flags = sys.argv[1:]
     rounds, seconds = (3, 2) if "--quick" in flags else (5, 5)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(binary, folder)
         try:
-            _, upstream = bench.nginx(
-                "upstream", 'server { listen 127.0.0.1:PORT; location / { return 200 "a small answer of the upstream\\n"; } }'
-            )
-            provider, session, jwks = bench.demo()
-            token = json.loads(session)["access_token"]
-            cookie = "sb-127-auth-token=base64-" + base64.urlsafe_b64encode(session.encode()).decode().rstrip("=")
-            as_cookie, as_bearer = {"Cookie": f"theme=dark; {cookie}"}, {"Authorization": f"Bearer {token}"}
+            upstream, provider, jwks, as_cookie, as_bearer = credentials(bench)
             plain = bench.nginx(
                 "nginx",
                 f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 100000000; }}
@@ -228,13 +241,16 @@ def main():
                 ("HAProxy, jwt_verify ES256", jwt, "/x", as_bearer),
                 ("Tollhouse, public route", own, "/public/x", as_cookie),
                 ("Tollhouse, session cookie", own, "/x", as_cookie),
+                # The session is the same, the field is not: the connection does not know it, the process does.
+                ("Tollhouse, changing cookies", own, "/x", as_cookie),
                 ("Tollhouse, Bearer", own, "/x", as_bearer),
             ]
             measured = {name: [] for name, *_ in candidates}
             for _ in range(rounds):
                 for name, (pid, port), path, credential in candidates:
                     before = cpu_seconds(pid)
-                    count = bench.load(f"http://127.0.0.1:{port}{path}", credential, seconds)
+                    changing = name.endswith("changing cookies")
+                    count = bench.load(f"http://127.0.0.1:{port}{path}", credential, seconds, changing)
                     measured[name].append((cpu_seconds(pid) - before) / count * 1e6)
         finally:
             bench.stop()

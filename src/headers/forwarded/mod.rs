@@ -119,18 +119,22 @@ impl Trust {
 
     /// Whether the client's own connection is TLS: this one, or as a trusted peer says (its last word, if it says several).
     pub fn secure(&self, peer: &Peer, headers: &HeaderMap) -> bool {
-        match last(headers, &X_FORWARDED_PROTO) {
-            Some(proto) if peer.trusted => proto.eq_ignore_ascii_case(b"https"),
-            _ => peer.secure,
+        if !peer.trusted {
+            return peer.secure;
         }
+        last(headers, &X_FORWARDED_PROTO)
+            .map_or(peer.secure, |proto| proto.eq_ignore_ascii_case(b"https"))
     }
 
     /// The host the client asked for: as a trusted peer says with `trust_forwarded_host`, else the request's own.
     /// `None` when what the peer says is malformed: that is a bad request.
     pub fn host<'a>(&self, peer: &Peer, headers: &'a HeaderMap, own: Host<'a>) -> Option<Host<'a>> {
+        if !(self.host && peer.trusted) {
+            return Some(own);
+        }
         match last(headers, &X_FORWARDED_HOST) {
-            Some(host) if self.host && peer.trusted => Host::parse(std::str::from_utf8(host).ok()?),
-            _ => Some(own),
+            Some(host) => Host::parse(std::str::from_utf8(host).ok()?),
+            None => Some(own),
         }
     }
 }
