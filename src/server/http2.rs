@@ -6,6 +6,7 @@
 use super::connection::Stream;
 use super::meter::Metered;
 use super::paced::Paced;
+use super::turns::Turns;
 use crate::base::body::{Body, BodyError};
 use crate::base::reservoir::{self, Inlet};
 use crate::config::server::Server;
@@ -69,7 +70,7 @@ impl Http2 {
         draining: &AtomicBool,
     ) -> bool {
         let pulse = connection.pulse.clone();
-        let paced = Paced::new(stream, pulse.clone());
+        let paced = Paced::new(Turns::new(stream), pulse.clone());
         let io = TokioIo::new(Metered::new(paced, pulse.clone()));
         let streams = Streams::default();
         let mut builder = http2::Builder::new(streams.clone());

@@ -12,6 +12,7 @@ mod meter;
 mod paced;
 mod preface;
 mod tls;
+mod turns;
 mod worker;
 
 use crate::base::clock::Clock;
