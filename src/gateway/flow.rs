@@ -196,13 +196,14 @@ mod tests {
         let (one, other) = (Flow::begin(&connection), Flow::begin(&connection));
         sweeper.tick_at(Duration::from_secs(100));
         drop(one);
-        assert!(!connection.is_over());
+        assert!(!connection.is_over(false) && !connection.is_over(true));
         drop(other);
         sweeper.tick_at(Duration::from_secs(174));
-        assert!(!connection.is_over() && !connection.read_has_passed());
+        assert!(!connection.is_over(false) && !connection.read_has_passed());
         sweeper.tick_at(Duration::from_secs(176));
         assert!(!connection.read_has_passed(), "it is told first");
-        assert!(connection.is_over());
+        assert!(!connection.poll_read_passed(&mut Context::from_waker(Waker::noop())));
+        assert!(connection.is_over(false));
         sweeper.tick_at(Duration::from_secs(180));
         assert!(connection.read_has_passed());
     }
@@ -215,10 +216,10 @@ mod tests {
         greeted.greeted();
         assert!(!silent.read_has_passed());
         sweeper.tick_at(Duration::from_secs(11));
-        assert!(silent.read_has_passed() && !silent.is_over());
-        assert!(!greeted.read_has_passed() && !greeted.is_over());
+        assert!(silent.read_has_passed() && !silent.is_over(false));
+        assert!(!greeted.read_has_passed() && !greeted.is_over(false));
         sweeper.tick_at(Duration::from_secs(85));
-        assert!(greeted.is_over());
+        assert!(greeted.is_over(false));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::base::deadline::{Deadline, Sweeper};
 use crate::exchange::Peer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::Context;
 use std::time::Duration;
 
 /// One client connection, as long as it lives.
@@ -233,11 +234,11 @@ impl Pulse {
         self.cut.load(Ordering::Relaxed) >= CUT_MAX
     }
 
-    /// Whether a shared connection has had no request for as long as `keep_alive` allows. It is told to end, and
-    /// [`Pulse::read`] is armed for that.
-    pub fn is_over(&self) -> bool {
-        let over =
-            self.shared && self.phase.load(Ordering::Relaxed) == IDLE && self.read.has_passed();
+    /// Whether a shared connection has had no request for as long as `keep_alive` allows, or has none now and should end
+    /// all the same (`ends`). It is told to end, and [`Pulse::read`] is armed for that: a client that has vanished does
+    /// not answer.
+    pub fn is_over(&self, ends: bool) -> bool {
+        let over = self.is_idle_and_shared() && (ends || self.read.has_passed());
         if over {
             self.phase.store(HEAD, Ordering::Relaxed);
             self.read.arm(LINGER);
@@ -259,9 +260,18 @@ impl Pulse {
     /// Whether the deadline for the client's next bytes has passed. A client that is still being written to has time, and
     /// a shared connection is not cut for being idle: it is told to end.
     pub fn read_has_passed(&self) -> bool {
-        if self.shared && self.phase.load(Ordering::Relaxed) == IDLE {
-            return false;
-        }
-        !self.stalled.load(Ordering::Relaxed) && self.read.has_passed()
+        !self.is_idle_and_shared()
+            && !self.stalled.load(Ordering::Relaxed)
+            && self.read.has_passed()
+    }
+
+    /// Whether a client that says nothing has had its time; if not, the task is woken when it has. As above, a shared
+    /// connection is told first.
+    pub fn poll_read_passed(&self, cx: &mut Context<'_>) -> bool {
+        self.read.poll_passed(cx) && !self.is_idle_and_shared()
+    }
+
+    fn is_idle_and_shared(&self) -> bool {
+        self.shared && self.phase.load(Ordering::Relaxed) == IDLE
     }
 }

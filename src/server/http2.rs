@@ -104,7 +104,9 @@ impl Http2 {
             if done.is_pending() && pulse.is_flooded() {
                 return Poll::Ready(None);
             }
-            if done.is_pending() && !told && (draining.load(Ordering::Relaxed) || pulse.is_over()) {
+            let drains = draining.load(Ordering::Relaxed);
+            let over = done.is_pending() && pulse.is_over(drains);
+            if done.is_pending() && !told && (drains || over) {
                 told = true;
                 serving.as_mut().graceful_shutdown();
                 done = serving.as_mut().poll(cx);

@@ -52,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
                 }
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending if self.pulse.read.poll_passed(cx) => Poll::Ready(Err(too_slow())),
+            Poll::Pending if self.pulse.poll_read_passed(cx) => Poll::Ready(Err(too_slow())),
             Poll::Pending => Poll::Pending,
         }
     }
