@@ -775,7 +775,7 @@ fn healthcheck_finds_the_address_in_the_file_without_its_secrets() {
 // The way out
 
 /// An upstream that answers when it is told to, and says when it was asked.
-fn gated() -> (
+pub fn gated() -> (
     SocketAddr,
     std::sync::mpsc::Receiver<()>,
     std::sync::mpsc::Sender<()>,

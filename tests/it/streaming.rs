@@ -1,10 +1,9 @@
 //! Bodies pass as they come, in both directions, whatever their size; and nobody is kept waiting for what nobody reads.
 
 use crate::process::Gateway;
-use crate::support::{Client, House, Wire, eventually, scripted};
+use crate::support::{Client, House, PATIENCE, Wire, eventually, pair, scripted};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 fn table(upstream: SocketAddr) -> String {
@@ -18,14 +17,6 @@ fn table(upstream: SocketAddr) -> String {
 fn house(upstream: SocketAddr) -> House {
     House::start(&table(upstream))
 }
-
-/// Lets a script tell the test something, and wait for it.
-fn pair<T: Send + 'static>() -> (Mutex<Sender<T>>, Receiver<T>) {
-    let (tell, told) = channel();
-    (Mutex::new(tell), told)
-}
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_request_body_goes_on_before_its_end_has_come() {

@@ -1,7 +1,7 @@
 //! What a connection may take: time for heads, bodies and reads, and places. `body_min_rate` is tested beside the code.
 
 use crate::process::Gateway;
-use crate::support::{Client, House, Wire, eventually, scripted};
+use crate::support::{Client, House, Wire, about, eventually, scripted};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,13 +19,6 @@ fn nowhere() -> SocketAddr {
 }
 
 const OURS: &[u8] = b"GET /ours HTTP/1.1\r\nHost: a\r\n\r\n";
-
-/// Timers are looked at ten times a second; the machine may be busy.
-fn about(began: Instant, expected: u64) {
-    let took = began.elapsed().as_millis();
-    let (low, high) = (u128::from(expected), u128::from(expected) + 2_000);
-    assert!((low..high).contains(&took), "{took} ms, not {expected}");
-}
 
 #[test]
 fn a_head_that_drips_in_does_not_put_its_deadline_off() {

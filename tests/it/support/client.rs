@@ -5,11 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// An answer as it came.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// On HTTP/2.
+    pub trailers: Vec<(String, String)>,
+    /// On HTTP/2: the frame of the head ended the stream.
+    pub head_alone: bool,
 }
 
 impl Answer {
@@ -48,20 +52,43 @@ impl Answer {
 }
 
 /// One connection.
-pub struct Client {
-    stream: BufReader<TcpStream>,
+pub struct Client<S = TcpStream> {
+    stream: BufReader<S>,
+}
+
+/// A connection to this address; what is not read within twenty seconds will not come.
+pub fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        stream.set_nodelay(true).unwrap();
+        Self::on(dial(address))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// On a stream of any kind.
+    pub fn on(stream: S) -> Self {
         Self {
             stream: BufReader::new(stream),
         }
+    }
+
+    pub fn stream(&mut self) -> &mut S {
+        self.stream.get_mut()
+    }
+
+    /// So many bytes; `None` when the connection ends before they have come.
+    pub fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).ok()?;
+        Some(bytes)
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
@@ -94,7 +121,7 @@ impl Client {
             let mut answer = Answer {
                 status,
                 headers,
-                body: Vec::new(),
+                ..Answer::default()
             };
             if !head_only && !matches!(status, 101 | 204 | 304) {
                 self.read_body(&mut answer).ok()?;
@@ -155,11 +182,7 @@ impl Client {
 pub fn send(address: SocketAddr, bytes: &[u8], head_only: bool) -> Answer {
     let mut client = Client::connect(address);
     client.write(bytes);
-    client.try_read(head_only).unwrap_or(Answer {
-        status: 0,
-        headers: Vec::new(),
-        body: Vec::new(),
-    })
+    client.try_read(head_only).unwrap_or_default()
 }
 
 impl Client {
@@ -172,7 +195,9 @@ impl Client {
             stream: BufReader::new(stream),
         }
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Everything that comes until the other side closes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -186,7 +211,7 @@ impl Client {
     }
 }
 
-impl Client {
+impl<S: Read + Write> Client<S> {
     /// Reads so many bytes and forgets them.
     pub fn skip(&mut self, bytes: u64) {
         let mut part = Read::by_ref(&mut self.stream).take(bytes);

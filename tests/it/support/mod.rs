@@ -2,17 +2,21 @@
 //! development provider that counts, an upstream that keeps what it received, and a client that sends bytes as told.
 
 mod client;
+pub mod frames;
+pub mod http2;
 pub mod keys;
 mod provider;
+pub mod tls;
 mod upstream;
+pub mod websocket;
 
-pub use client::{Answer, Client, send};
+pub use client::{Answer, Client, dial, send};
 pub use provider::{Identity, cookie};
 pub use upstream::{Closed, Received, Reply, Upstream, Wire, scripted};
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tollhouse::base::clock::Clock;
 use tollhouse::config::value::ListenAddr;
@@ -27,6 +31,8 @@ pub const NOW: u64 = 1_767_225_600;
 /// A gateway under test. Dropping it drains it.
 pub struct House {
     pub address: SocketAddr,
+    /// Of each `[[listeners]]`, in their order.
+    pub doors: Vec<SocketAddr>,
     pub admin: SocketAddr,
     pub log: Log,
     running: Option<Running>,
@@ -83,6 +89,7 @@ impl House {
         };
         Self {
             address: tcp(&running.addresses[0]),
+            doors: running.addresses[1..].iter().map(tcp).collect(),
             admin: running
                 .admin
                 .as_ref()
@@ -191,6 +198,22 @@ impl Log {
         self.records()
     }
 }
+
+/// Timers are looked at ten times a second, and the machine may be busy: this took about so many milliseconds.
+pub fn about(began: std::time::Instant, expected: u64) {
+    let took = began.elapsed().as_millis();
+    let (low, high) = (u128::from(expected), u128::from(expected) + 2_000);
+    assert!((low..high).contains(&took), "{took} ms, not {expected}");
+}
+
+/// Lets a script tell the test something, and wait for it.
+pub fn pair<T: Send + 'static>() -> (parking_lot::Mutex<mpsc::Sender<T>>, mpsc::Receiver<T>) {
+    let (tell, told) = mpsc::channel();
+    (parking_lot::Mutex::new(tell), told)
+}
+
+/// How long a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until it holds, for at most ten seconds.
 pub fn eventually(mut holds: impl FnMut() -> bool) {

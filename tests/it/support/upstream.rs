@@ -279,6 +279,20 @@ impl Wire {
         self.0.read(buffer).unwrap_or(0)
     }
 
+    /// So many bytes; `None` when the connection ends before they have come.
+    pub fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Everything until the other side says that it has no more.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        bytes
+    }
+
     /// A line of a body.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
