@@ -1,7 +1,7 @@
 //! A client that sends bytes as it is told and reads one HTTP/1.1 answer after the other.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// An answer as it came.
@@ -69,6 +69,11 @@ pub fn dial(address: SocketAddr) -> TcpStream {
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         Self::on(dial(address))
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn half_close(&mut self) {
+        self.stream.get_mut().shutdown(Shutdown::Write).unwrap();
     }
 }
 

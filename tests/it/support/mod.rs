@@ -8,6 +8,7 @@ pub mod keys;
 mod provider;
 pub mod tls;
 mod upstream;
+pub mod upstream2;
 pub mod websocket;
 
 pub use client::{Answer, Client, dial, send};

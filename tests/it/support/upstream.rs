@@ -293,6 +293,16 @@ impl Wire {
         bytes
     }
 
+    /// Says that nothing more will be sent.
+    pub fn half_close(&mut self) {
+        let _ = self.0.get_mut().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// The same connection, for another thread to write to.
+    pub fn duplicate(&self) -> Self {
+        Self::new(self.0.get_ref().try_clone().unwrap())
+    }
+
     /// A line of a body.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
