@@ -69,6 +69,10 @@ pub struct Body {
     /// Bytes that may still pass; `None` is no limit.
     left: Option<u64>,
     limit: u64,
+    /// The largest piece that is handed on; 0: as they come.
+    piece: usize,
+    /// What is left of a larger one.
+    rest: Bytes,
     watches: [Option<Box<dyn Watch>>; 2],
 }
 
@@ -127,6 +131,13 @@ impl Body {
         self
     }
 
+    /// Is handed on in pieces of at most `bytes`.
+    #[must_use]
+    pub fn in_pieces(mut self, bytes: usize) -> Self {
+        self.piece = bytes;
+        self
+    }
+
     /// Has `watch` look on. Two look on at no cost; more are stacked.
     #[must_use]
     pub fn watched(mut self, watch: Box<dyn Watch>) -> Self {
@@ -146,6 +157,8 @@ impl Body {
             kind,
             left: None,
             limit: 0,
+            piece: 0,
+            rest: Bytes::new(),
             watches: [None, None],
         }
     }
@@ -160,6 +173,7 @@ impl Body {
 
     fn fail<T>(&mut self, error: BodyError) -> Poll<Option<Result<T, BodyError>>> {
         self.kind = Kind::Empty;
+        self.rest = Bytes::new();
         self.end(End::Failed);
         Poll::Ready(Some(Err(error)))
     }
@@ -175,6 +189,9 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let next = match &mut this.kind {
+            _ if !this.rest.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))))
+            }
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::Cut),
@@ -197,6 +214,11 @@ impl HttpBody for Body {
             }
             Poll::Ready(Some(Err(error))) => this.fail(error),
             Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(data) = frame.data_mut().filter(|_| this.piece > 0)
+                    && data.len() > this.piece
+                {
+                    this.rest = data.split_off(this.piece);
+                }
                 if let Some(data) = frame.data_ref() {
                     let bytes = data.len();
                     if let Some(left) = this.left {
@@ -230,6 +252,9 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if !self.rest.is_empty() {
+            return false;
+        }
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
@@ -239,12 +264,21 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let mut hint = match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(body) => body.size_hint(),
             Kind::Stream(body) => body.size_hint(),
+        };
+        if !self.rest.is_empty() {
+            let rest = self.rest.len() as u64;
+            // In this order: the lower bound may never stand above the upper one.
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + rest);
+            }
+            hint.set_lower(hint.lower() + rest);
         }
+        hint
     }
 }
 
@@ -303,6 +337,31 @@ mod tests {
         assert!(matches!(error, BodyError::TooLarge { limit: 4 }));
         assert_eq!(log.0.lock().1, vec![End::Failed]);
         assert!(Body::full("hello").limited(5).collect().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_large_piece_is_handed_on_in_small_ones_and_every_watch_sees_each() {
+        let log = Log::default();
+        let mut body = Body::full("abcdefgh")
+            .watched(Box::new(log.clone()))
+            .in_pieces(3);
+        let mut pieces = Vec::new();
+        for left in [8, 5, 2] {
+            assert_eq!(body.size_hint().exact(), Some(left));
+            assert!(!body.is_end_stream());
+            let frame = body.frame().await.unwrap().unwrap();
+            pieces.push(frame.into_data().unwrap());
+        }
+        assert_eq!(pieces, ["abc", "def", "gh"]);
+        assert!(body.is_end_stream());
+        assert_eq!(*log.0.lock(), (8, vec![End::Whole]));
+        let log = Log::default();
+        let mut cut = Body::full("abcdefgh")
+            .watched(Box::new(log.clone()))
+            .in_pieces(3);
+        cut.frame().await.unwrap().unwrap();
+        drop(cut);
+        assert_eq!(*log.0.lock(), (3, vec![End::Dropped]));
     }
 
     #[test]

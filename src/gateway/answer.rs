@@ -36,6 +36,10 @@ pub(super) enum Style {
     Grpc,
 }
 
+/// Bytes of an answer that hyper gets at once for an HTTP/2 stream. It lets go of a stream as soon as it has the last
+/// piece, and h2 keeps that piece for as long as the client opens no window (CVE-2019-9517).
+const HTTP_2_PIECE: usize = 16 << 10;
+
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
@@ -133,8 +137,13 @@ pub(super) fn finish(
         connection.berth.put(arranged, record.switched(status));
         return answer;
     }
+    let http_2 = ex.version == Version::HTTP_2;
     let (parts, body) = answer.into_parts();
-    Response::from_parts(parts, record.answered(status, body))
+    let mut body = record.answered(status, body);
+    if http_2 {
+        body = body.in_pieces(HTTP_2_PIECE);
+    }
+    Response::from_parts(parts, body)
 }
 
 /// One line for each refusal: what a person must see at `warn` and above, what a client may do wrong all day below it.

@@ -26,8 +26,8 @@ pub struct Flow {
     armed: AtomicBool,
     /// Made when it is first needed: most answers never wait.
     write: OnceLock<Deadline>,
-    /// The answer went out to its end.
-    whole: AtomicBool,
+    /// The answer went out to its end, or failed on our side.
+    excused: AtomicBool,
 }
 
 impl Flow {
@@ -39,7 +39,7 @@ impl Flow {
             waits: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             write: OnceLock::new(),
-            whole: AtomicBool::new(false),
+            excused: AtomicBool::new(false),
         })
     }
 
@@ -58,6 +58,11 @@ impl Flow {
         write.poll_passed(cx)
     }
 
+    /// It is not the client that ends it before its end.
+    pub fn excuse(&self) {
+        self.excused.store(true, Ordering::Relaxed);
+    }
+
     fn handed(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
         if self.armed.swap(false, Ordering::Relaxed)
@@ -71,7 +76,7 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         self.connection
-            .stream_ended(self.whole.load(Ordering::Relaxed));
+            .stream_ended(!self.excused.load(Ordering::Relaxed));
     }
 }
 
@@ -104,7 +109,14 @@ impl Beat {
     pub(super) fn request_ended(&self) {
         match self {
             Self::Line(pulse) => pulse.request_ended(),
-            Self::Stream(flow) => flow.whole.store(true, Ordering::Relaxed),
+            Self::Stream(flow) => flow.excuse(),
+        }
+    }
+
+    /// The answer failed, and not for the client.
+    pub(super) fn request_failed(&self) {
+        if let Self::Stream(flow) = self {
+            flow.excuse();
         }
     }
 
@@ -232,8 +244,11 @@ mod tests {
             (0..50).for_each(|_| drop(Flow::begin(&connection)));
         }
         assert!(!connection.is_flooded());
-        let whole = Flow::begin(&connection);
-        Beat::Stream(whole).request_ended();
+        for _ in 0..200 {
+            Beat::Stream(Flow::begin(&connection)).request_ended();
+            Beat::Stream(Flow::begin(&connection)).request_failed();
+        }
+        assert!(!connection.is_flooded());
         (0..100).for_each(|_| drop(Flow::begin(&connection)));
         assert!(connection.is_flooded());
     }

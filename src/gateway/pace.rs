@@ -212,9 +212,9 @@ impl Pulse {
         self.request_began();
     }
 
-    /// A request of a shared connection is over; `whole`: its answer went out to the end.
-    pub(super) fn stream_ended(&self, whole: bool) {
-        if !whole {
+    /// A request of a shared connection is over; `by_client`: it was the client that cut its answer short.
+    pub(super) fn stream_ended(&self, by_client: bool) {
+        if by_client {
             let second = self.sweeper.coarse_millis() / 1000;
             if self.cut_in.swap(second, Ordering::Relaxed) != second {
                 self.cut.store(0, Ordering::Relaxed);
@@ -265,10 +265,9 @@ impl Pulse {
             && self.read.has_passed()
     }
 
-    /// Whether a client that says nothing has had its time; if not, the task is woken when it has. As above, a shared
-    /// connection is told first.
+    /// As [`Pulse::read_has_passed`]; if not, the task is woken when it has.
     pub fn poll_read_passed(&self, cx: &mut Context<'_>) -> bool {
-        self.read.poll_passed(cx) && !self.is_idle_and_shared()
+        self.read.poll_passed(cx) && self.read_has_passed()
     }
 
     fn is_idle_and_shared(&self) -> bool {

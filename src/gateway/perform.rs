@@ -1,20 +1,19 @@
 //! What was decided is done: forward, redirect, answer.
 
 use super::facts::Exchange;
-use super::tunnel::{Arranged, Handshake};
+use super::tunnel::{self, Arranged, Handshake};
 use super::{Gateway, Local};
-use crate::base::body::{Body, End, Watch};
+use crate::base::body::Body;
 use crate::config::route::{Auth, ForwardSession};
 use crate::exchange::{Code, Reject};
 use crate::headers::{cookies, grpc, security, strip};
 use crate::route::{Forward, Route, Target};
-use crate::snapshot::Snapshot;
 use crate::upstream::{BodyFault, SendError, Sent, Terms};
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, TRAILER, UPGRADE,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
@@ -149,9 +148,12 @@ async fn upstream(
         _ => {}
     }
     ex.upstream = Some(forward.index);
-    let place = handshake.as_ref().map(|_| gateway.berths.take());
-    let place = place.transpose()?;
     let client = request.extensions_mut().remove::<OnUpgrade>();
+    let place = match handshake {
+        None => None,
+        Some(_) if client.is_none() => return Err(tunnel::impossible()),
+        Some(_) => Some(gateway.berths.take()?),
+    };
     let terms = Terms {
         timeout: grpc::timeout(request.headers(), forward.timeout),
         idle_timeout: forward.idle_timeout,
@@ -169,10 +171,7 @@ async fn upstream(
         Sent::Answer(answer) => (answer, None),
         Sent::Switched { head, stream } => {
             let (Some(client), Some(place), Some(handshake)) = (client, place, &handshake) else {
-                return Err(Reject::new(
-                    Code::Internal,
-                    "The connection cannot be upgraded.",
-                ));
+                return Err(tunnel::impossible().forwarded());
             };
             let arranged = Arranged {
                 client,
@@ -183,8 +182,6 @@ async fn upstream(
             (head.map(|()| Body::empty()), Some(arranged))
         }
     };
-    // HTTP/2 needs no `Trailer` for them, on either side.
-    let trailers_unannounced = ex.version == Version::HTTP_2 || answer.version() == Version::HTTP_2;
     let headers = answer.headers_mut();
     strip::strip_response(headers, &snapshot.forgeable);
     let session_passes = route.forward_credentials
@@ -209,22 +206,7 @@ async fn upstream(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, handshake.token);
     }
-    if trailers_unannounced || headers.contains_key(TRAILER) {
-        let snapshot = snapshot.clone();
-        answer = answer.map(|body| body.watched(Box::new(Trailers(snapshot))));
-    }
     Ok(Performed { answer, arranged })
-}
-
-/// Lets only those trailers by that a client may see.
-struct Trailers(Arc<Snapshot>);
-
-impl Watch for Trailers {
-    fn trailers(&mut self, trailers: &mut HeaderMap) {
-        strip::clean_trailers_to_client(trailers, &self.0.forgeable);
-    }
-
-    fn end(self: Box<Self>, _how: End) {}
 }
 
 fn too_large(limit: u64) -> Reject {

@@ -5,9 +5,10 @@ use super::Local;
 use super::facts::Exchange;
 use super::flow::Beat;
 use crate::base::body::{Body, BodyError, End, Watch};
+use crate::headers::strip;
 use crate::telemetry;
 use crate::upstream::upgrade::Passed;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
@@ -78,8 +79,15 @@ impl Watch for Record {
         Ok(())
     }
 
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
+        strip::clean_trailers_to_client(trailers, &self.local.snapshot.forgeable);
+    }
+
     fn end(mut self: Box<Self>, how: End) {
         self.whole = how == End::Whole;
+        if how == End::Failed {
+            self.beat.request_failed();
+        }
     }
 }
 

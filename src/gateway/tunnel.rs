@@ -8,7 +8,10 @@ use crate::exchange::{Code, Reject};
 use crate::upstream::Switched;
 use crate::upstream::upgrade::{self, Farewell, Protocol};
 use base64::Engine as _;
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use hyper::upgrade::OnUpgrade;
@@ -49,7 +52,11 @@ pub(super) fn asked(head: &Parts, passes: bool) -> Result<Option<Handshake>, Rej
     }
     let mut tokens = head.headers.get_all(UPGRADE).iter();
     let token = match (tokens.next(), tokens.next()) {
-        (Some(token), None) if passes && names_upgrade(&head.headers) => token,
+        (Some(token), None)
+            if passes && names_upgrade(&head.headers) && !has_body(&head.headers) =>
+        {
+            token
+        }
         _ => return Ok(None),
     };
     let name = token.as_bytes();
@@ -68,6 +75,22 @@ pub(super) fn asked(head: &Parts, passes: bool) -> Result<Option<Handshake>, Rej
     }))
 }
 
+/// The refusal of a handshake on a connection that cannot stop speaking HTTP.
+pub(super) fn impossible() -> Reject {
+    Reject::new(
+        Code::NotSupported,
+        "This connection cannot be upgraded to another protocol.",
+    )
+}
+
+/// A body is announced. What it would mean before another protocol begins, nobody says.
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length != "0")
+}
+
 /// `Connection` names `Upgrade`.
 fn names_upgrade(headers: &HeaderMap) -> bool {
     headers.get_all(CONNECTION).iter().any(|value| {
@@ -83,6 +106,9 @@ fn check_websocket(head: &Parts) -> Result<(), Reject> {
     let bad = |detail: &'static str| Err(Reject::new(Code::BadRequest, detail));
     if head.method != Method::GET {
         return bad("A WebSocket handshake is a GET.");
+    }
+    if has_body(&head.headers) {
+        return bad("A WebSocket handshake has no body.");
     }
     if !names_upgrade(&head.headers) {
         return bad("A WebSocket handshake has `Connection: Upgrade`.");
@@ -251,6 +277,8 @@ mod tests {
         check("GET", &[asks, UPGRADES, KEY], refused);
         check("GET", &[asks, UPGRADES, VERSION], refused);
         check("GET", &[asks, UPGRADES, VERSION, KEY, KEY], refused);
+        let body = ("content-length", "5");
+        check("GET", &[asks, UPGRADES, KEY, VERSION, body], refused);
         let old = ("sec-websocket-version", "8");
         check("GET", &[asks, UPGRADES, KEY, old], refused);
         let short = ("sec-websocket-key", "c2hvcnQ=");
@@ -267,6 +295,14 @@ mod tests {
             Ok(Some("SPDY/3.1")),
         );
         check("POST", &[("upgrade", "tcp")], Ok(None));
+        let chunked = ("transfer-encoding", "chunked");
+        check("POST", &[("upgrade", "tcp"), UPGRADES, chunked], Ok(None));
+        let none = ("content-length", "0");
+        check(
+            "POST",
+            &[("upgrade", "tcp"), UPGRADES, none],
+            Ok(Some("tcp")),
+        );
         check("POST", &[("upgrade", "a, b"), UPGRADES], Ok(None));
         check(
             "POST",

@@ -6,7 +6,6 @@
 use super::connection::Stream;
 use super::meter::Metered;
 use super::paced::Paced;
-use super::turns::Turns;
 use crate::base::body::{Body, BodyError};
 use crate::base::reservoir::{self, Inlet};
 use crate::config::server::Server;
@@ -32,8 +31,10 @@ use std::time::Duration;
 const STREAMS: u32 = 100;
 /// Bytes of a request body that a client may send unasked.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// Bytes of all of them: more than one stream can use, so that one that nobody reads does not stop the others.
-const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// Bytes of all of them. It bounds nothing, since the streams do: 100 of them cannot hold more than 25 MiB. But h2 lets
+/// small DATA frames that nobody has read cost half of it, each as much as 256 bytes, and then ends the connection with all
+/// its streams; one call whose upstream pauses must not do that to the others.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Bytes of an answer that wait for the socket, for each stream.
 const SEND_BUFFER: usize = 64 << 10;
 /// How often a client is asked whether it is still there, and how long it may take to say so.
@@ -70,7 +71,9 @@ impl Http2 {
         draining: &AtomicBool,
     ) -> bool {
         let pulse = connection.pulse.clone();
-        let paced = Paced::new(Turns::new(stream), pulse.clone());
+        // A proxy of the operator's speaks for many clients.
+        let stranger = !connection.peer.trusted;
+        let paced = Paced::new(stream, pulse.clone());
         let io = TokioIo::new(Metered::new(paced, pulse.clone()));
         let streams = Streams::default();
         let mut builder = http2::Builder::new(streams.clone());
@@ -101,7 +104,7 @@ impl Http2 {
         let mut told = false;
         let result = poll_fn(|cx| {
             let mut done = serving.as_mut().poll(cx);
-            if done.is_pending() && pulse.is_flooded() {
+            if done.is_pending() && stranger && pulse.is_flooded() {
                 return Poll::Ready(None);
             }
             let drains = draining.load(Ordering::Relaxed);
@@ -193,6 +196,7 @@ async fn stream(future: impl Future<Output = ()>, parts: Parts) {
             }
             if done.is_pending() && flow.is_stalled(cx) {
                 tracing::debug!("a client takes nothing of its answer: stream reset");
+                flow.excuse();
                 return Poll::Ready(());
             }
             done

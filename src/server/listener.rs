@@ -2,12 +2,13 @@
 //! connections; a unix socket is shared by duplicating its descriptor.
 
 use crate::config::value::ListenAddr;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -108,6 +109,13 @@ pub(super) fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<std::n
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Accepted sockets inherit it. A client that has vanished without a word is found out in two minutes: nothing else
+    // would end its WebSocket.
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -190,6 +198,21 @@ mod tests {
         assert_eq!(first.len(), 2);
         assert!(matches!(bind(&address, 1, false), Err(BindError::InUse(_))));
         assert!(bind(&address, 1, true).is_ok());
+    }
+
+    #[test]
+    fn accepted_connections_are_asked_whether_they_are_still_there() {
+        let (mut bound, address) =
+            bind(&ListenAddr::Tcp(([127, 0, 0, 1], 0).into()), 1, false).unwrap();
+        let (ListenAddr::Tcp(address), Some(Bound::Tcp(listener))) = (address, bound.pop()) else {
+            panic!("a port");
+        };
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap().as_secs(), 60);
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 6);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Counts the frames of an HTTP/2 client that carry no request (RFC 9113 §10.5): h2 bounds what it keeps of them, but
 //! reads and answers them as fast as they come. Looks at the heads of frames alone (§4.1).
 
+use crate::base::deadline::Deadline;
 use crate::gateway::Pulse;
 use std::io;
 use std::pin::Pin;
@@ -19,7 +20,9 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// Follows what one client sends.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ struct Frames {
     second: u64,
     /// The preface and the head of a first frame have come.
     greeted: bool,
+    /// The head of a request has begun, and its last frame has not.
+    head_open: bool,
 }
 
 impl Frames {
@@ -45,6 +50,7 @@ impl Frames {
             count: 0,
             second: 0,
             greeted: false,
+            head_open: false,
         }
     }
 
@@ -66,6 +72,9 @@ impl Frames {
                 self.greeted = true;
                 let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                if matches!(kind, HEADERS | CONTINUATION) {
+                    self.head_open = flags & END_HEADERS == 0;
+                }
                 if self.is_idle(kind, flags) {
                     if std::mem::replace(&mut self.second, second) != second {
                         self.count = 0;
@@ -78,6 +87,11 @@ impl Frames {
             }
         }
         true
+    }
+
+    /// Whether a request's head has come in part (RFC 9113 §4.3): nothing else can come before its rest.
+    fn is_in_a_head(&self) -> bool {
+        self.head_open || (self.skip > 0 && matches!(self.head[3], HEADERS | CONTINUATION))
     }
 
     /// Everything but requests, their bodies and their flow: PING, SETTINGS, PRIORITY, CONTINUATION, DATA of no bytes,
@@ -97,6 +111,9 @@ pub(super) struct Metered<S> {
     stream: S,
     frames: Frames,
     pulse: Arc<Pulse>,
+    /// For the rest of a head.
+    head: Deadline,
+    in_a_head: bool,
 }
 
 impl<S> Metered<S> {
@@ -104,6 +121,8 @@ impl<S> Metered<S> {
         Self {
             stream,
             frames: Frames::new(),
+            head: pulse.sweeper().deadline(),
+            in_a_head: false,
             pulse,
         }
     }
@@ -116,12 +135,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() && self.in_a_head && self.head.poll_passed(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        ready!(read)?;
         let second = self.pulse.sweeper().coarse_millis() / 1000;
         let greeted = self.frames.greeted;
         if self.frames.pass(&buffer.filled()[before..], second) {
             if self.frames.greeted != greeted {
                 self.pulse.greeted();
+            }
+            let in_a_head = self.frames.is_in_a_head();
+            if std::mem::replace(&mut self.in_a_head, in_a_head) != in_a_head {
+                if in_a_head {
+                    self.head.arm(self.pulse.pace.head);
+                } else {
+                    self.head.disarm();
+                }
+            } else if in_a_head && self.head.has_passed() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             return Poll::Ready(Ok(()));
         }
@@ -199,6 +232,23 @@ mod tests {
         check(DATA, 0, 1, false);
         check(HEADERS, 4, 20, false);
         check(WINDOW_UPDATE, 0, 4, false);
+    }
+
+    #[test]
+    fn a_head_is_open_until_its_last_frame_is_whole() {
+        let mut frames = started();
+        let check = |frames: &mut Frames, bytes: &[u8], open: bool| {
+            assert!(frames.pass(bytes, 0));
+            assert_eq!(frames.is_in_a_head(), open);
+        };
+        check(&mut frames, &frame(4, 0, 6), false);
+        let whole = frame(HEADERS, END_HEADERS, 20);
+        check(&mut frames, &whole[..HEAD + 5], true);
+        check(&mut frames, &whole[HEAD + 5..], false);
+        check(&mut frames, &frame(HEADERS, 0, 20), true);
+        check(&mut frames, &frame(CONTINUATION, 0, 20), true);
+        check(&mut frames, &frame(CONTINUATION, END_HEADERS, 20), false);
+        check(&mut frames, &frame(DATA, 0, 20)[..HEAD + 1], false);
     }
 
     proptest! {

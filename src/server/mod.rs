@@ -12,7 +12,6 @@ mod meter;
 mod paced;
 mod preface;
 mod tls;
-mod turns;
 mod worker;
 
 use crate::base::clock::Clock;

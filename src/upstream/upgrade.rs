@@ -11,8 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes on their way, for each direction.
 const BUFFER: usize = 16 << 10;
-/// How long a side may go on after the other has ended or was told to, without sending anything.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a WebSocket client may take to say goodbye, after the upstream has ended or after our own farewell.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// How long one side of anything else may take after the other has ended; and an upstream be silent after its client has.
+const HALF_OPEN: Duration = Duration::from_secs(60);
 
 /// Why a tunnel is ended from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,37 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes at most so many of the bytes that wait; never none.
+    fn poll_write(
+        &mut self,
+        count: usize,
+        to: Pin<&mut (impl AsyncWrite + ?Sized)>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let bytes = &self.buffer[self.start..self.start + count];
+        let wrote = ready!(to.poll_write(cx, bytes))?;
+        if wrote == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.start += wrote;
+        self.passed += wrote as u64;
+        self.unflushed = true;
+        Poll::Ready(Ok(wrote))
+    }
+
+    /// Tells the receiver that this was all.
+    fn poll_shut(
+        &mut self,
+        to: Pin<&mut (impl AsyncWrite + ?Sized)>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.shut {
+            ready!(to.poll_shutdown(cx))?;
+            self.shut = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Moves bytes on until there is nothing to do now. `follows` sees what goes by. Ready when the receiver has been
     /// told that this was all.
     fn poll(
@@ -102,27 +135,15 @@ impl Half {
     ) -> Poll<io::Result<()>> {
         loop {
             if !self.waiting().is_empty() {
-                let wrote = ready!(
-                    to.as_mut()
-                        .poll_write(cx, &self.buffer[self.start..self.end])
-                )?;
-                if wrote == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
+                let (start, count) = (self.start, self.waiting().len());
+                let wrote = ready!(self.poll_write(count, to.as_mut(), cx))?;
                 if let Some(frames) = &mut follows {
-                    frames.pass(&self.buffer[self.start..self.start + wrote]);
+                    frames.pass(&self.buffer[start..start + wrote]);
                 }
-                self.start += wrote;
-                self.passed += wrote as u64;
-                self.unflushed = true;
                 continue;
             }
             if self.ended {
-                if !self.shut {
-                    ready!(to.as_mut().poll_shutdown(cx))?;
-                    self.shut = true;
-                }
-                return Poll::Ready(Ok(()));
+                return self.poll_shut(to, cx);
             }
             match self.poll_fill(from.as_mut(), cx) {
                 Poll::Ready(filled) => filled?,
@@ -175,12 +196,12 @@ struct Tunnel<C, U> {
     /// Armed while one side is waited for that should end.
     linger: Deadline,
     lingering: bool,
-    /// Sum of both directions when `linger` was armed.
+    /// Bytes to the client when `linger` was armed.
     seen: u64,
 }
 
-/// Copies until both sides have ended, or until one has ended and the other says nothing more for some seconds. No timer
-/// of requests applies here, and silence ends nothing.
+/// Copies until both sides have ended, or until one has ended and the other takes too long to. No timer of requests applies
+/// here, and silence ends nothing while both sides are there.
 ///
 /// `farewell` is asked whenever something happens or the deadlines of the worker are woken: once it gives something, a
 /// WebSocket client is told at the end of the frame in progress, and the connection ends when it has answered, or after
@@ -252,8 +273,13 @@ where
         if up_ended && down_ended {
             return Poll::Ready(Ok(()));
         }
-        let should_end = up_ended || down_ended || self.parting != Parting::No;
-        self.poll_linger(should_end, cx)
+        if up_ended || down_ended || self.parting != Parting::No {
+            let only_client_has_gone = up_ended && self.parting == Parting::No;
+            return self.poll_linger(only_client_has_gone, cx);
+        }
+        // Registers the task, so that it is woken when the worker drains.
+        let _ = self.linger.poll_passed(cx);
+        Poll::Pending
     }
 
     /// Towards the client, with the farewell in its place.
@@ -274,17 +300,16 @@ where
         }
         if self.parting == Parting::Says {
             while !self.down.waiting().is_empty() {
-                let to = Pin::new(&mut self.client);
-                let wrote =
-                    ready!(to.poll_write(cx, &self.down.buffer[self.down.start..self.down.end]))?;
-                self.down.start += wrote;
-                self.down.passed += wrote as u64;
+                let count = self.down.waiting().len();
+                ready!(self.down.poll_write(count, Pin::new(&mut self.client), cx))?;
             }
             ready!(Pin::new(&mut self.client).poll_flush(cx))?;
             self.parting = Parting::Said;
         }
         if self.parting == Parting::Said {
-            return self.down.poll_discard(Pin::new(&mut self.upstream), cx);
+            ready!(self.down.poll_discard(Pin::new(&mut self.upstream), cx))?;
+            // The client has answered and the upstream has gone: it is the server's turn to close (RFC 6455 §7.1.1).
+            return self.down.poll_shut(Pin::new(&mut self.client), cx);
         }
         let frames = Some(&mut self.frames).filter(|_| self.protocol == Protocol::WebSocket);
         self.down.poll(
@@ -302,31 +327,32 @@ where
                 ready!(self.down.poll_fill(Pin::new(&mut self.upstream), cx))?;
                 continue;
             }
+            let start = self.down.start;
             let rest = self.frames.rest_of_frame(self.down.waiting());
-            let to = Pin::new(&mut self.client);
-            let bytes = &self.down.buffer[self.down.start..self.down.start + rest];
-            let wrote = ready!(to.poll_write(cx, bytes))?;
-            if wrote == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.frames
-                .pass(&self.down.buffer[self.down.start..self.down.start + wrote]);
-            self.down.start += wrote;
-            self.down.passed += wrote as u64;
+            let wrote = ready!(self.down.poll_write(rest, Pin::new(&mut self.client), cx))?;
+            self.frames.pass(&self.down.buffer[start..start + wrote]);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for the other side to end as well, as long as it has something to say.
-    fn poll_linger(&mut self, should_end: bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sum = self.up.passed + self.down.passed;
-        if should_end && (!self.lingering || sum != self.seen) {
-            // After the farewell, what the client says does not buy it time.
-            if !self.lingering || self.parting == Parting::No {
-                self.linger.arm(LINGER);
-            }
+    /// Waits for the other side to end as well. An upstream whose client has gone may go on as long as it has something
+    /// to say; a client whose upstream has gone, or that was told to go, buys no time by what it says.
+    fn poll_linger(
+        &mut self,
+        only_client_has_gone: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let moved = only_client_has_gone && self.down.passed != self.seen;
+        if !self.lingering || moved {
+            let goodbye = self.parting != Parting::No || self.protocol == Protocol::WebSocket;
+            let patience = if goodbye && !only_client_has_gone {
+                GOODBYE
+            } else {
+                HALF_OPEN
+            };
+            self.linger.arm(patience);
             self.lingering = true;
-            self.seen = sum;
+            self.seen = self.down.passed;
         }
         if self.linger.poll_passed(cx) {
             return Poll::Ready(Ok(()));
@@ -420,15 +446,30 @@ mod tests {
         let mut all = Vec::new();
         ends.upstream.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"all");
-        for seconds in [4, 8, 12] {
+        for seconds in [50, 100, 150] {
             ends.upstream.write_all(b"more").await.unwrap();
             reads(&mut ends.client, b"more").await;
             ends.pass(seconds).await;
         }
-        ends.pass(13).await;
+        ends.pass(151).await;
         assert!(!ends.running.is_finished());
-        ends.pass(18).await;
+        ends.pass(212).await;
         assert_eq!(ends.running.await.unwrap().down, 12);
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_upstream_has_gone_buys_no_time_by_talking_on() {
+        let mut ends = ends(Protocol::WebSocket);
+        ends.upstream.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        ends.client.read_to_end(&mut all).await.unwrap();
+        for seconds in 1..5 {
+            ends.client.write_all(b"on").await.unwrap();
+            ends.pass(seconds).await;
+            assert!(!ends.running.is_finished());
+        }
+        ends.pass(6).await;
+        assert_eq!(ends.running.await.unwrap().up, 8);
     }
 
     #[tokio::test]
@@ -453,10 +494,14 @@ mod tests {
         ends.upstream.write_all(&rest_and_next).await.unwrap();
         reads(&mut ends.client, &[7; 200]).await;
         reads(&mut ends.client, &frames::close(1001, GOING_AWAY.reason)).await;
-        // The client answers, and the upstream hears it.
+        // The client answers, the upstream hears it, answers and goes; then the client is told that this was all.
         ends.client.write_all(b"masked close").await.unwrap();
         reads(&mut ends.upstream, b"masked close").await;
+        ends.upstream.write_all(b"close").await.unwrap();
         drop(ends.upstream);
+        let mut rest = Vec::new();
+        ends.client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"");
         drop(ends.client);
         ends.running.await.unwrap();
     }
