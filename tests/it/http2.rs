@@ -979,6 +979,18 @@ fn small_frames_that_wait_for_keys_harm_no_stream() {
     assert!(matches!(outcome.status(), Some(401 | 503)), "{outcome:?}");
     lives(&mut client, 5);
     assert_eq!(upstream.count(), 0);
+    // Many more on several streams, as calls of gRPC send them: as much as their windows allow, which is more than is
+    // taken in.
+    let token = format!("Bearer {}", signer.named("k3").token(&keys::claims()));
+    let mut fields = request("POST", "/x");
+    fields.push(("authorization", &token));
+    for stream in (7..27).step_by(2) {
+        client.headers(stream, &fields, false);
+        for _ in 0..4000 {
+            assert!(client.data(stream, &[b'x'; 60], false));
+        }
+    }
+    lives(&mut client, 27);
 }
 
 #[test]
@@ -1053,6 +1065,28 @@ fn a_stream_whose_window_stays_shut_is_reset_and_the_others_live() {
     assert_eq!(client.outcome(3), Outcome::Answered(200, b"ours".to_vec()));
     let records = house.log.wait_for(2);
     assert_eq!(records[0]["path"], "/x");
+}
+
+#[test]
+fn a_head_that_comes_in_pieces_has_to_come_in_time_although_other_streams_live() {
+    let (_go, wait) = pair::<()>();
+    let wait = parking_lot::Mutex::new(wait);
+    let upstream = scripted(move |mut wire: Wire| {
+        wire.head();
+        let _ = wait.lock().recv();
+    });
+    let house = to("header_timeout = \"400ms\"", upstream);
+    let mut client = Frames::connect(house.doors[0]);
+    client.headers(1, &request("GET", "/x"), true);
+    // With the settings acknowledged, nothing else of the client's comes in between.
+    lives(&mut client, 3);
+    let began = Instant::now();
+    client.send(frames::HEADERS, 0, 5, &frames::block(&request("GET", "/x")));
+    assert!(
+        client.until(frames::HEADERS).is_none(),
+        "the connection ends"
+    );
+    about(began, 400);
 }
 
 #[test]
