@@ -1080,7 +1080,7 @@ fn a_stream_that_lives_keeps_its_connection() {
     was_asked.recv().unwrap();
     let timeout = Some(Duration::from_millis(900));
     client.tcp().set_read_timeout(timeout).unwrap();
-    while let Some(frame) = client.read() {
+    while let Ok(frame) = client.try_read() {
         assert_ne!(frame.kind, frames::GOAWAY);
     }
     client.tcp().set_read_timeout(Some(PATIENCE)).unwrap();
