@@ -2,7 +2,7 @@
 //! back. Its header blocks are literals (RFC 7541 §6.2.2); of an answer's it reads the status.
 
 use super::client::dial;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 pub const DATA: u8 = 0;
@@ -171,11 +171,22 @@ impl<S: Read + Write> Frames<S> {
 
     /// The next frame; `None`: the connection has ended. Settings and pings are acknowledged on the way.
     pub fn read(&mut self) -> Option<Frame> {
+        match self.try_read() {
+            Ok(frame) => Some(frame),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!("neither a frame nor an end has come")
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// The next frame, or why there is none.
+    pub fn try_read(&mut self) -> io::Result<Frame> {
         let mut head = [0; 9];
-        self.stream.read_exact(&mut head).ok()?;
+        self.stream.read_exact(&mut head)?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, b| sum << 8 | u32::from(*b));
         let mut payload = vec![0; number(&head[..3]) as usize];
-        self.stream.read_exact(&mut payload).ok()?;
+        self.stream.read_exact(&mut payload)?;
         let frame = Frame {
             kind: head[3],
             flags: head[4],
@@ -189,7 +200,7 @@ impl<S: Read + Write> Frames<S> {
             };
             self.send(frame.kind, ACK, 0, &payload);
         }
-        Some(frame)
+        Ok(frame)
     }
 
     /// Reads until a frame of this kind comes.
