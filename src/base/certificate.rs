@@ -28,6 +28,12 @@ pub enum CertificateError {
     /// A certificate that cannot be read, or a kind of key that TLS cannot use.
     #[error("the certificate or its key cannot be used: {0}")]
     Unusable(Box<str>),
+    /// Its time is over.
+    #[error("the certificate has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the certificate is not valid yet")]
+    NotYet,
     /// The key is another certificate's.
     #[error("the key does not belong to the certificate")]
     Mismatch,
@@ -40,6 +46,21 @@ pub struct Certificate {
     pub key: CertifiedKey,
     /// The DNS names of the first certificate (RFC 9525), lower case; `*.example.com` as it stands.
     pub names: Vec<Box<str>>,
+    /// From when and until when it is valid (RFC 5280 §4.1.2.5), in Unix seconds.
+    pub valid: (i64, i64),
+}
+
+impl Certificate {
+    /// Whether it is valid now.
+    pub fn check_time(&self, unix_now: i64) -> Result<(), CertificateError> {
+        if unix_now < self.valid.0 {
+            return Err(CertificateError::NotYet);
+        }
+        if unix_now > self.valid.1 {
+            return Err(CertificateError::Expired);
+        }
+        Ok(())
+    }
 }
 
 /// Reads a chain, the server's own certificate first, and its key.
@@ -55,8 +76,14 @@ pub fn read(chain: &[u8], key: &[u8]) -> Result<Certificate, CertificateError> {
     let unusable = |error: &dyn std::fmt::Display| {
         CertificateError::Unusable(error.to_string().into_boxed_str())
     };
+    let valid = validity(first).ok_or_else(|| unusable(&"its time of validity cannot be read"))?;
     let names = webpki::EndEntityCert::try_from(first)
-        .map_err(|error| unusable(&error))?
+        .map_err(|error| match error {
+            webpki::Error::UnsupportedCertVersion => {
+                unusable(&"it is of X.509 version 1; make one of version 3, with its names in `subjectAltName`")
+            }
+            error => unusable(&error),
+        })?
         .valid_dns_names()
         .map(|name| name.to_ascii_lowercase().into_boxed_str())
         .collect();
@@ -67,7 +94,32 @@ pub fn read(chain: &[u8], key: &[u8]) -> Result<Certificate, CertificateError> {
             rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch,
             error => unusable(&error),
         })?;
-    Ok(Certificate { key, names })
+    Ok(Certificate { key, names, valid })
+}
+
+/// `notBefore` and `notAfter`: the one pair of times in the signed part.
+fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
+    use simple_asn1::ASN1Block::{GeneralizedTime, Sequence, UTCTime};
+    let blocks = simple_asn1::from_der(certificate).ok()?;
+    let Sequence(_, certificate) = blocks.first()? else {
+        return None;
+    };
+    let Sequence(_, signed) = certificate.first()? else {
+        return None;
+    };
+    signed.iter().find_map(|block| match block {
+        Sequence(_, pair) => match pair.as_slice() {
+            [
+                UTCTime(_, from) | GeneralizedTime(_, from),
+                UTCTime(_, until) | GeneralizedTime(_, until),
+            ] => Some((
+                from.assume_utc().unix_timestamp(),
+                until.assume_utc().unix_timestamp(),
+            )),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -87,6 +139,17 @@ mod tests {
         let read = read(CERTIFICATE, KEY).unwrap();
         let names: Vec<&str> = read.names.iter().map(|name| &**name).collect();
         assert_eq!(names, ["app.test", "*.app.test"]);
+    }
+
+    #[test]
+    fn a_certificate_has_its_time() {
+        let read = read(CERTIFICATE, KEY).unwrap();
+        let (from, until) = read.valid;
+        // A hundred years.
+        assert_eq!(until - from, 36_500 * 86_400);
+        assert!(read.check_time(from).is_ok() && read.check_time(until).is_ok());
+        assert_eq!(read.check_time(from - 1), Err(CertificateError::NotYet));
+        assert_eq!(read.check_time(until + 1), Err(CertificateError::Expired));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub const WARNINGS: &[&str] = &[
     "admin-beyond-loopback",
     "any-audience",
     "any-issuer",
+    "certificate-out-of-time",
     "insecure-http",
     "insecure-public-url",
     "login-url-without-route",

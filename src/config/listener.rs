@@ -9,6 +9,7 @@ use super::table::{Table as _, table};
 use super::value::ListenAddr;
 use crate::base::certificate::{self, CertificateError, PEM_BYTES_MAX};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A door: where, and what is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +156,18 @@ impl TlsKeys {
         let (cert, key) = (text(&self.cert), text(&self.key));
         let (cert, key) = (cert?, key?);
         match certificate::read(cert.as_bytes(), key.as_bytes()) {
-            Ok(_) => Some(pair),
+            Ok(read) => {
+                if let Err(error) = read.check_time(unix_now()) {
+                    let hint = "clients will refuse it; renew it, the gateway takes the new one over by itself";
+                    reader.warn(
+                        "certificate-out-of-time",
+                        &self.cert.place,
+                        error.to_string(),
+                        hint,
+                    );
+                }
+                Some(pair)
+            }
             Err(error) => {
                 let (place, hint) = match error {
                     CertificateError::NoKey => (
@@ -170,13 +182,21 @@ impl TlsKeys {
                         &self.cert.place,
                         "it should hold a block `-----BEGIN CERTIFICATE-----`",
                     ),
-                    CertificateError::TooMany | CertificateError::Unusable(_) => {
-                        (&self.cert.place, "")
-                    }
+                    CertificateError::TooMany
+                    | CertificateError::Unusable(_)
+                    | CertificateError::Expired
+                    | CertificateError::NotYet => (&self.cert.place, ""),
                 };
                 reader.error("bad-certificate", place, error.to_string(), hint);
                 None
             }
         }
     }
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }

@@ -14,7 +14,8 @@ use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::telemetry::request_id::X_REQUEST_ID;
 use http::header::{
-    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY,
+    WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
@@ -116,6 +117,9 @@ pub(super) fn finish(
             }
         }
         None => security::apply(headers, &snapshot.config.security_headers),
+    }
+    if connection.peer.redirects_to.is_some() && !ex.secure {
+        headers.remove(STRICT_TRANSPORT_SECURITY); // nobody believes it in the clear (RFC 6797 §7.2)
     }
     if ex.limits.tightest.is_some() {
         let mut told = Vec::new();

@@ -1,7 +1,8 @@
 //! TLS towards clients: which certificate is shown to whom, and how certificates are renewed without a restart. TLS 1.2
 //! and 1.3, nothing older, by rustls and aws-lc-rs.
 
-use crate::base::certificate::{self, CertificateError, PEM_BYTES_MAX};
+use crate::base::certificate::{self, Certificate, CertificateError, PEM_BYTES_MAX};
+use crate::config::interpolate::{Environment, ProcessEnvironment};
 use crate::config::listener::TlsPair;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -10,11 +11,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often the files are looked at. A look costs a few system calls; unlike events it also works on network and
 /// overlay file systems, and where a whole folder is swapped by a link (Kubernetes).
@@ -24,13 +25,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file.
-    #[error("`{}` cannot be read", .path.display())]
+    #[error("`{}` {reason}", .path.display())]
     File {
         /// Which.
         path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
+        /// The end of the sentence.
+        reason: String,
     },
     /// A certificate and its key.
     #[error("`{}` and its key cannot be used", .path.display())]
@@ -77,11 +77,40 @@ struct Shown {
 }
 
 /// One pair of files as it was last looked at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Seen {
-    prints: Option<[Print; 2]>,
+    prints: [Print; 2],
     names: Vec<Box<str>>,
+    /// Of the certificate that is shown.
+    valid: (i64, i64),
+    /// What is wrong with the files as they are now.
     trouble: Option<String>,
+    /// What has been said about the end of the shown one.
+    told: Age,
+}
+
+/// How much of its time a certificate has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Good,
+    /// Somebody should have renewed it: a tenth of its time or a week is left, whichever is less.
+    Late,
+    /// Clients refuse it.
+    Over,
+}
+
+impl Age {
+    fn of(valid: (i64, i64), now: i64) -> Self {
+        let (from, until) = valid;
+        let margin = ((until - from) / 10).min(7 * 86_400);
+        if now > until || now < from {
+            Self::Over
+        } else if now > until - margin {
+            Self::Late
+        } else {
+            Self::Good
+        }
+    }
 }
 
 /// Tells a file from what was at its path before: device, inode, size, and when it was written.
@@ -111,9 +140,11 @@ impl Certificates {
             let read = read(pair)?;
             keys.push(Arc::new(read.key));
             seen.push(Seen {
-                prints: Some(prints),
+                prints,
                 names: read.names,
+                valid: read.valid,
                 trouble: None,
+                told: Age::Good,
             });
         }
         Ok(Arc::new(Self {
@@ -131,44 +162,23 @@ impl Certificates {
             tick.tick().await;
             let this = self.clone();
             // A file system that hangs keeps its own thread, not the control runtime.
-            let _ = tokio::task::spawn_blocking(move || this.look()).await;
+            let _ = tokio::task::spawn_blocking(move || this.look(unix_now())).await;
         }
     }
 
-    /// Takes over what has changed. A pair that does not fit leaves the one before in place, and is tried again: between
-    /// the writing of the two files they never fit.
-    fn look(&self) {
+    /// Takes over what has changed. A pair that does not fit, or whose time is over, leaves the one before in place, and is
+    /// tried again: between the writing of the two files they never fit.
+    fn look(&self, now: i64) {
         // Not locked while files are read: only this task writes it.
         let mut all = self.seen.lock().clone();
         let mut keys = self.shown.load().all.clone();
         let mut renewed = false;
         for ((pair, seen), key) in self.files.iter().zip(&mut all).zip(&mut keys) {
-            let found = prints(pair);
-            if let (Ok(prints), None) = (&found, &seen.trouble)
-                && seen.prints == Some(*prints)
-            {
-                continue;
+            if let Some(fresh) = seen.look(pair, now) {
+                *key = Arc::new(fresh);
+                renewed = true;
             }
-            let path = pair.cert.display();
-            match found.and_then(|prints| Ok((prints, read(pair)?))) {
-                Ok((prints, read)) => {
-                    if seen.prints != Some(prints) {
-                        tracing::info!(certificate = %path, "certificate renewed");
-                        *key = Arc::new(read.key);
-                        seen.names = read.names;
-                        renewed = true;
-                    }
-                    seen.prints = Some(prints);
-                    seen.trouble = None;
-                }
-                Err(error) => {
-                    let trouble = crate::base::cause::chain(&error);
-                    if seen.trouble.as_ref() != Some(&trouble) {
-                        tracing::error!(certificate = %path, reason = trouble, "certificate not renewed; the one before is still shown");
-                    }
-                    seen.trouble = Some(trouble);
-                }
-            }
+            seen.tell_age(pair, now);
         }
         if renewed {
             self.shown.store(Arc::new(Shown::new(keys, &all)));
@@ -176,14 +186,79 @@ impl Certificates {
         *self.seen.lock() = all;
     }
 
-    /// What is wrong with files that have changed, for `/readyz`.
+    /// What is wrong with the certificates, for `/readyz`.
     pub(super) fn troubles(&self) -> Vec<String> {
         let seen = self.seen.lock();
-        let troubled = self.files.iter().zip(seen.iter());
-        troubled
-            .filter(|(_, seen)| seen.trouble.is_some())
-            .map(|(pair, _)| format!("the certificate {} cannot be renewed", pair.cert.display()))
-            .collect()
+        let mut troubles = Vec::new();
+        for (pair, seen) in self.files.iter().zip(seen.iter()) {
+            let path = pair.cert.display();
+            if seen.trouble.is_some() {
+                troubles.push(format!("the certificate {path} cannot be renewed"));
+            }
+            match seen.told {
+                Age::Good => {}
+                Age::Late => troubles.push(format!("the certificate {path} expires soon")),
+                Age::Over => troubles.push(format!("the certificate {path} is not valid now")),
+            }
+        }
+        troubles
+    }
+}
+
+impl Seen {
+    /// The key to show from now on, if there is a new one that can be shown.
+    fn look(&mut self, pair: &TlsPair, now: i64) -> Option<CertifiedKey> {
+        let found = prints(pair);
+        if let (Ok(prints), None) = (&found, &self.trouble)
+            && self.prints == *prints
+        {
+            return None;
+        }
+        let path = pair.cert.display();
+        match found.and_then(|prints| Ok((prints, self.read_better(pair, now)?))) {
+            Ok((prints, read)) => {
+                self.trouble = None;
+                if std::mem::replace(&mut self.prints, prints) == prints {
+                    return None;
+                }
+                tracing::info!(certificate = %path, "certificate renewed");
+                self.names = read.names;
+                self.valid = read.valid;
+                self.told = Age::Good;
+                Some(read.key)
+            }
+            Err(error) => {
+                let trouble = crate::base::cause::chain(&error);
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!(certificate = %path, reason = trouble, "certificate not renewed; the one before is still shown");
+                }
+                self.trouble = Some(trouble);
+                None
+            }
+        }
+    }
+
+    /// Reads what is there now. A certificate out of its time is no better than one that still has some.
+    fn read_better(&self, pair: &TlsPair, now: i64) -> Result<Certificate, TlsError> {
+        let read = read(pair)?;
+        if Age::of(self.valid, now) != Age::Over {
+            read.check_time(now).map_err(|source| wrong(pair, source))?;
+        }
+        Ok(read)
+    }
+
+    /// Says it once when the shown one should have been renewed, and once when its time is over.
+    fn tell_age(&mut self, pair: &TlsPair, now: i64) {
+        let age = Age::of(self.valid, now);
+        if std::mem::replace(&mut self.told, age) == age {
+            return;
+        }
+        let path = pair.cert.display();
+        match age {
+            Age::Good => {}
+            Age::Late => tracing::warn!(certificate = %path, "certificate expires soon"),
+            Age::Over => tracing::error!(certificate = %path, "certificate is not valid now"),
+        }
     }
 }
 
@@ -218,35 +293,40 @@ impl ResolvesServerCert for Certificates {
 
 fn prints(pair: &TlsPair) -> Result<[Print; 2], TlsError> {
     let print = |path: &PathBuf| {
-        Print::of(path).map_err(|source| TlsError::File {
+        Print::of(path).map_err(|error| TlsError::File {
             path: path.clone(),
-            source,
+            reason: format!("cannot be looked at: {error}"),
         })
     };
     Ok([print(&pair.cert)?, print(&pair.key)?])
 }
 
-fn read(pair: &TlsPair) -> Result<certificate::Certificate, TlsError> {
-    let (chain, key) = (bytes_of(&pair.cert)?, bytes_of(&pair.key)?);
-    certificate::read(&chain, &key).map_err(|source| TlsError::Certificate {
-        path: pair.cert.clone(),
-        source,
-    })
+/// Under the same conditions as every file of the configuration: not too large, and written by nobody else.
+fn read(pair: &TlsPair) -> Result<Certificate, TlsError> {
+    let files = ProcessEnvironment::default();
+    let text = |path: &PathBuf| match files.file(path, PEM_BYTES_MAX) {
+        Ok(text) => Ok(zeroize::Zeroizing::new(text)),
+        Err(reason) => Err(TlsError::File {
+            path: path.clone(),
+            reason,
+        }),
+    };
+    let (chain, key) = (text(&pair.cert)?, text(&pair.key)?);
+    certificate::read(chain.as_bytes(), key.as_bytes()).map_err(|source| wrong(pair, source))
 }
 
-fn bytes_of(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, TlsError> {
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
-    std::fs::File::open(path)
-        .and_then(|file| file.take(PEM_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
-        .and_then(|count| match count {
-            0..=PEM_BYTES_MAX => Ok(()),
-            _ => Err(io::Error::other("it is larger than 1 MiB")),
-        })
-        .map_err(|source| TlsError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-    Ok(bytes)
+fn wrong(pair: &TlsPair, source: CertificateError) -> TlsError {
+    TlsError::Certificate {
+        path: pair.cert.clone(),
+        source,
+    }
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 #[cfg(test)]
@@ -310,28 +390,51 @@ mod tests {
         put(app.key.clone(), &pair.key);
         let certificates = Certificates::read(std::slice::from_ref(&pair)).unwrap();
         let before = shown(&certificates, None);
-        certificates.look();
+        certificates.look(unix_now());
         assert_eq!(shown(&certificates, None), before);
 
         put(other.cert.clone(), &pair.cert);
-        certificates.look();
+        certificates.look(unix_now());
         assert_eq!(shown(&certificates, None), before, "its key is the old one");
         assert_eq!(certificates.troubles().len(), 1);
 
         put(other.key.clone(), &pair.key);
-        certificates.look();
+        certificates.look(unix_now());
         let after = shown(&certificates, None);
         assert_ne!(after, before);
         assert_eq!(shown(&certificates, Some("other.test")), after);
         assert_eq!(certificates.troubles().len(), 0);
 
         fs::remove_file(&pair.cert).unwrap();
-        certificates.look();
+        certificates.look(unix_now());
         assert_eq!(shown(&certificates, None), after, "a file that is gone");
         assert_eq!(certificates.troubles().len(), 1);
         put(other.cert, &pair.cert);
-        certificates.look();
+        certificates.look(unix_now());
         assert_eq!(certificates.troubles().len(), 0);
+    }
+
+    #[test]
+    fn a_certificate_that_gets_old_is_told_once_and_one_out_of_its_time_replaces_none_that_is_in_it()
+     {
+        let certificates = Certificates::read(&[vectors("app.test")]).unwrap();
+        let (from, until) = read(&vectors("app.test")).unwrap().valid;
+        let told = |now| {
+            certificates.look(now);
+            certificates.troubles()
+        };
+        assert_eq!(told(until - 8 * 86_400), [""; 0]);
+        assert!(told(until - 6 * 86_400)[0].ends_with("expires soon"));
+        assert!(told(until + 1)[0].ends_with("is not valid now"));
+        assert!(told(from - 1)[0].ends_with("is not valid now"));
+        let mut seen = certificates.seen.lock()[0].clone();
+        let pair = vectors("other.test");
+        seen.valid = (from, until + 20 * 86_400);
+        let over = until + 10 * 86_400;
+        assert!(seen.look(&pair, over).is_none());
+        assert!(seen.trouble.as_ref().unwrap().contains("has expired"));
+        seen.valid = (from, until);
+        assert!(seen.look(&pair, over).is_some(), "nothing better is shown");
     }
 
     #[test]
