@@ -1,5 +1,8 @@
 //! The session cookies of a Supabase project, written byte for byte as a server client of `@supabase/ssr` 0.12.7 writes
 //! them, so that the application and its browser code go on reading them (`applyServerStorage`, `createChunks`).
+//!
+//! With one difference on purpose: the library's own base64url keeps 16 bits of the first half of a surrogate pair, so
+//! that a character beyond U+1FFFF becomes another one. Here it stays what it is, and the library reads it so.
 
 use super::{
     ACCESS_TOKEN, BASE64_PREFIX, Encoding, Form, LEGACY_KEY, PIECES_MAX, REFRESH_TOKEN,
