@@ -51,6 +51,44 @@ impl<'a> Value<'a> {
         found
     }
 
+    /// The members of an object in order, each key as it is spelt, quotes included. Nothing when this is no object.
+    pub(super) fn entries(self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
+        let mut at = self.is_object().then_some(1);
+        std::iter::from_fn(move || {
+            let (key, value, end) = self.member_at(at?)?;
+            at = Some(end);
+            Some((Value(key), value))
+        })
+    }
+
+    /// Appends the value as `JSON.stringify(JSON.parse(text))` writes it: no white space, and every character in its
+    /// shortest spelling (Go writes `&` as `\u0026`, which is six times as long in a cookie). Numbers and the order of
+    /// members stay as they came. A string that is whole in `out` is whole to every reader: nothing is lost.
+    pub(super) fn append_compact(self, out: &mut String) {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(['"', ' ', '\t', '\n', '\r']) {
+            let (before, here) = rest.split_at(at);
+            out.push_str(before);
+            rest = match string_end(here.as_bytes(), 0).and_then(|end| here.split_at_checked(end)) {
+                Some((string, after)) => {
+                    append_string(string, out);
+                    after
+                }
+                None => here.get(1..).unwrap_or_default(),
+            };
+        }
+        out.push_str(rest);
+    }
+
+    /// Whether JavaScript takes it for false: `null`, `false`, 0, and the empty string.
+    pub(super) fn is_falsy(self) -> bool {
+        match self.0 {
+            "null" | "false" | "\"\"" => true,
+            "true" => false,
+            text => text.parse() == Ok(0.0),
+        }
+    }
+
     /// The first `N` elements. All `None` when this is no array.
     pub(super) fn elements<const N: usize>(self) -> [Option<Value<'a>>; N] {
         let mut found = [None; N];
@@ -245,6 +283,62 @@ fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
+/// Appends a valid string, quotes included, in the spelling of `JSON.stringify` (ECMA-262, `QuoteJSONString`).
+fn append_string(string: &str, out: &mut String) {
+    let mut rest = string;
+    while let Some(at) = rest.find('\\') {
+        let (before, here) = rest.split_at(at);
+        out.push_str(before);
+        let unit = here.get(2..).and_then(code_unit);
+        let (escaped, low) = here.split_at_checked(6).unwrap_or((here, ""));
+        rest = match (here.as_bytes().get(1), unit) {
+            (Some(b'u'), Some(unit)) => {
+                let pair = low.strip_prefix("\\u").and_then(code_unit);
+                match pair.and_then(|low| joined(unit, low)) {
+                    Some(character) => {
+                        out.push(character);
+                        low.get(6..).unwrap_or_default()
+                    }
+                    None => {
+                        append_unit(unit, out);
+                        low
+                    }
+                }
+            }
+            (Some(b'/'), _) => {
+                out.push('/');
+                here.get(2..).unwrap_or_default()
+            }
+            _ => {
+                out.push_str(escaped.get(..2).unwrap_or_default());
+                here.get(2..).unwrap_or_default()
+            }
+        };
+    }
+    out.push_str(rest);
+}
+
+/// A code unit that is no half of a pair: by itself where it may stand so.
+fn append_unit(unit: u32, out: &mut String) {
+    match (unit, char::from_u32(unit)) {
+        (0x08, _) => out.push_str("\\b"),
+        (0x09, _) => out.push_str("\\t"),
+        (0x0A, _) => out.push_str("\\n"),
+        (0x0C, _) => out.push_str("\\f"),
+        (0x0D, _) => out.push_str("\\r"),
+        (_, Some(character @ ('"' | '\\'))) => out.extend(['\\', character]),
+        (0x20.., Some(character)) => out.push(character),
+        _ => out.push_str(&format!("\\u{unit:04x}")),
+    }
+}
+
+/// The character of two surrogates (RFC 8259 §7).
+fn joined(high: u32, low: u32) -> Option<char> {
+    let pair = (0xD800..0xDC00).contains(&high) && (0xDC00..0xE000).contains(&low);
+    let both = || 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+    pair.then(both).and_then(char::from_u32)
+}
+
 /// The content of a valid string; `None` where a surrogate stands alone.
 fn unescape(content: &str) -> Option<String> {
     let mut out = String::with_capacity(content.len());
@@ -260,17 +354,15 @@ fn unescape(content: &str) -> Option<String> {
             b'r' => '\r',
             b't' => '\t',
             b'u' => {
-                let mut unit = code_unit(rest)?;
+                let unit = code_unit(rest)?;
                 rest = rest.get(4..)?;
                 if (0xD800..0xDC00).contains(&unit) {
                     let low = code_unit(rest.strip_prefix("\\u")?)?;
                     rest = rest.get(6..)?;
-                    if !(0xDC00..0xE000).contains(&low) {
-                        return None;
-                    }
-                    unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+                    joined(unit, low)?
+                } else {
+                    char::from_u32(unit)?
                 }
-                char::from_u32(unit)?
             }
             other => char::from(other),
         });
@@ -388,7 +480,87 @@ mod tests {
         assert!(document(&"{\"a\":".repeat(10_000)).is_none());
     }
 
+    fn compact(text: &str) -> String {
+        let mut out = String::new();
+        document(text).unwrap().append_compact(&mut out);
+        out
+    }
+
+    #[test]
+    fn compact_text_is_what_javascript_would_write() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(compact(text), expected, "{text}");
+            assert_eq!(compact(expected), expected, "twice: {text}");
+        };
+        check(
+            " { \"a\" : [ 1 ,\t-0.50e+3 ] ,\r\n\"b c\":{ } } ",
+            "{\"a\":[1,-0.50e+3],\"b c\":{}}",
+        );
+        check(
+            r#""\u0026\u003c\u003E \/ \u00e9\u2028""#,
+            "\"&<> / é\u{2028}\"",
+        );
+        check(r#""\" \\ \u0022 \u005C""#, r#""\" \\ \" \\""#);
+        check(
+            r#""\b\u0008\t\u0009\n\u000a\f\u000C\r\u000d\u000B\u001F\u007f""#,
+            "\"\\b\\b\\t\\t\\n\\n\\f\\f\\r\\r\\u000b\\u001f\u{7f}\"",
+        );
+        check(r#""\uD83D\uDE00""#, "\"😀\"");
+        check(
+            r#""\uD83D\uD83D\uDE00 \uDE00\uD83D""#,
+            r#""\ud83d😀 \ude00\ud83d""#,
+        );
+        check(r#""\uD83D\n\\uDE00""#, r#""\ud83d\n\\uDE00""#);
+        check("null", "null");
+    }
+
+    #[test]
+    fn entries_come_in_order_and_twice_when_they_stand_twice() {
+        let keys = |text: &str| -> Vec<String> {
+            let value = document(text).unwrap();
+            value
+                .entries()
+                .map(|(key, value)| format!("{}{}", key.0, value.0))
+                .collect()
+        };
+        assert_eq!(
+            keys(r#" { "b" : 1 , "a":[2,{}] ,"b":null}"#),
+            ["\"b\"1", "\"a\"[2,{}]", "\"b\"null"]
+        );
+        for none in ["{}", "[1]", "1", "\"{\""] {
+            assert!(keys(none).is_empty(), "{none}");
+        }
+    }
+
+    #[test]
+    fn falsy_is_what_javascript_takes_for_false() {
+        for (text, falsy) in [
+            ("null", true),
+            ("false", true),
+            ("0", true),
+            ("-0.0e5", true),
+            ("\"\"", true),
+            ("true", false),
+            ("1e-3", false),
+            ("\"0\"", false),
+            ("\"false\"", false),
+            ("{}", false),
+            ("[]", false),
+        ] {
+            assert_eq!(document(text).unwrap().is_falsy(), falsy, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn compact_text_says_the_same(text in "\\PC{0,40}", spaces in "[ \t\n\r]{0,3}") {
+            let strings = serde_json::to_string(&text).unwrap();
+            // In escapes from end to end, as a strict ASCII writer has it.
+            let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+            let spelt = format!("{spaces}[{spaces}\"{units}\"{spaces},{spaces}{{{spaces}{strings}{spaces}:{spaces}1{spaces}}}]{spaces}");
+            prop_assert_eq!(compact(&spelt), format!("[{strings},{{{strings}:1}}]"));
+        }
+
         #[test]
         fn strangers_text_is_judged_as_a_strict_parser_judges_it(
             text in prop_oneof![

@@ -1,7 +1,10 @@
-//! What a browser keeps for us between requests: which cookies make up the session, and the access token in them.
-//! Mode `shared`: the provider's own cookies are read as its own library reads them (contract, section 5).
+//! What a browser keeps for us between requests: which cookies make up the session, what is in them, and the Set-Cookie
+//! fields that replace or remove them. Mode `shared`: the provider's own cookies, read and written as its own library
+//! does it. Mode `sealed`: cookies of ours that only we can read (contract, section 5).
 
 mod json;
+pub mod sealed;
+pub mod set_cookie;
 pub mod supabase;
 
 use crate::base::secret::Secret;

@@ -1,11 +1,18 @@
 //! The session cookies of Supabase's own client libraries, read as `@supabase/ssr` 0.12 reads them, and the forms of
-//! its predecessors. Finds and decodes; never verifies a token, never writes a cookie.
+//! its predecessors. Finds and decodes; never verifies a token. What is written back stands in `write`.
 //! Everything here is hostile input: whatever is wrong with it, the answer is "no session", never a failure.
+
+mod response;
+mod slot;
+mod write;
+
+pub use write::SupabaseWriter;
 
 use super::json::{self, Value};
 use crate::base::secret::Secret;
 use crate::headers::cookies;
 use http::HeaderMap;
+use slot::{Found, slot};
 use std::fmt;
 
 /// Cookies one session may be cut into. The library has no limit; 20 pieces are 63 kB.
@@ -99,6 +106,37 @@ pub enum Form {
     TwoCookies,
 }
 
+/// How the JSON text of a session became the value of its cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `base64-` and the text in base64url.
+    Base64Url,
+    /// The text itself.
+    Raw,
+}
+
+/// How a session is written, so that whoever reads it goes on reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// An array is written back as an object: `@supabase/ssr` refuses arrays, and auth-helpers 0.7 reads both.
+    pub form: Form,
+    /// Of both JSON forms. Every version that reads base64url reads raw text, too, but not the other way round.
+    pub encoding: Encoding,
+    /// Whether the object has a `user`; false in the library's `tokens-only` mode.
+    pub with_user: bool,
+}
+
+/// What `@supabase/ssr` writes unless it is told otherwise.
+impl Default for Style {
+    fn default() -> Self {
+        Self {
+            form: Form::Object,
+            encoding: Encoding::Base64Url,
+            with_user: true,
+        }
+    }
+}
+
 /// The undecoded values of a session, in order. They determine what [`RawSession::decode`] answers.
 #[derive(Clone, Copy)]
 pub struct RawSession<'a> {
@@ -140,14 +178,15 @@ impl<'a> RawSession<'a> {
         for value in self.values() {
             joined.extend_from_slice(&cookies::percent_decode(value));
         }
-        let text = match joined.strip_prefix(BASE64_PREFIX) {
+        let (text, encoding) = match joined.strip_prefix(BASE64_PREFIX) {
             Some(encoded) => {
                 let decoded = base64url(encoded).ok_or(Malformed::Encoding)?;
-                String::from_utf8(decoded).map_err(|_| Malformed::Encoding)?
+                let text = String::from_utf8(decoded).map_err(|_| Malformed::Encoding)?;
+                (text, Encoding::Base64Url)
             }
-            None => latin1_or_utf8(joined),
+            None => (latin1_or_utf8(joined), Encoding::Raw),
         };
-        SessionCookie::from_text(text)
+        SessionCookie::from_text(text, encoding)
     }
 
     fn decode_two_cookies(&self) -> Result<SessionCookie, Malformed> {
@@ -159,7 +198,12 @@ impl<'a> RawSession<'a> {
             .and_then(Result::ok)
             .ok_or(Malformed::Encoding)?;
         let refresh = tokens.next().and_then(Result::ok);
-        SessionCookie::from_tokens(Form::TwoCookies, access, refresh, String::new())
+        SessionCookie::from_tokens(
+            Form::TwoCookies,
+            access,
+            refresh,
+            (String::new(), Encoding::Raw),
+        )
     }
 
     fn tag(&self) -> u8 {
@@ -192,6 +236,8 @@ pub struct SessionCookie {
     pub had_user: bool,
     /// How it was written.
     pub form: Form,
+    /// How the text was encoded; `Raw` for two cookies.
+    pub encoding: Encoding,
     /// The JSON text, for rewriting; empty for two cookies.
     pub text: Secret<String>,
 }
@@ -217,7 +263,16 @@ pub enum Malformed {
 }
 
 impl SessionCookie {
-    fn from_text(text: String) -> Result<Self, Malformed> {
+    /// How it was written, which is how what follows it is written.
+    pub fn style(&self) -> Style {
+        Style {
+            form: self.form,
+            encoding: self.encoding,
+            with_user: self.had_user,
+        }
+    }
+
+    fn from_text(text: String, encoding: Encoding) -> Result<Self, Malformed> {
         let root = json::document(&text).ok_or(Malformed::NotJson)?;
         if root.is_null() {
             return Err(Malformed::NotJson);
@@ -228,7 +283,7 @@ impl SessionCookie {
                 .and_then(owned_string)
                 .ok_or(Malformed::NotASession)?;
             let refresh = refresh.and_then(owned_string);
-            return Self::from_tokens(Form::Array, access, refresh, text);
+            return Self::from_tokens(Form::Array, access, refresh, (text, encoding));
         }
         let keys = ["access_token", "refresh_token", "expires_at", "user"];
         let [Some(access), Some(refresh), Some(expires_at), user] = root.members(keys) else {
@@ -249,6 +304,7 @@ impl SessionCookie {
             user_id,
             had_user: user.is_some(),
             form: Form::Object,
+            encoding,
             text: Secret::new(text),
         })
     }
@@ -258,7 +314,7 @@ impl SessionCookie {
         form: Form,
         access: String,
         refresh: Option<String>,
-        text: String,
+        (text, encoding): (String, Encoding),
     ) -> Result<Self, Malformed> {
         if access.is_empty() {
             return Err(Malformed::NotASession);
@@ -280,83 +336,8 @@ impl SessionCookie {
             refresh_token: refresh.filter(|token| !token.is_empty()).map(Secret::new),
             had_user: true,
             form,
+            encoding,
             text: Secret::new(text),
-        })
-    }
-}
-
-/// Which cookie of a key a name is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    /// The key itself.
-    Whole,
-    /// `key.N`. The index is capped: what is larger than any piece we read is only a piece to remove.
-    Piece(usize),
-}
-
-/// `N` is decimal without leading zeros, as the library writes it.
-fn slot(key: &[u8], name: &[u8]) -> Option<Slot> {
-    match name.strip_prefix(key)? {
-        [] => Some(Slot::Whole),
-        [b'.', b'0'] => Some(Slot::Piece(0)),
-        [b'.', digits @ ..] if digits.first() != Some(&b'0') => {
-            let index = digits.iter().try_fold(0, |index: usize, digit| {
-                digit
-                    .is_ascii_digit()
-                    .then(|| (index * 10 + usize::from(digit - b'0')).min(PIECES_MAX + 1))
-            })?;
-            (!digits.is_empty()).then_some(Slot::Piece(index))
-        }
-        _ => None,
-    }
-}
-
-/// The cookies of one key: of each the first.
-struct Found<'a> {
-    whole: Option<&'a [u8]>,
-    /// One more than is read, so that a session with too many is known as one.
-    pieces: [Option<&'a [u8]>; PIECES_MAX + 1],
-}
-
-impl<'a> Found<'a> {
-    const NOTHING: Self = Self {
-        whole: None,
-        pieces: [None; PIECES_MAX + 1],
-    };
-
-    fn keep(&mut self, slot: Slot, value: &'a [u8]) {
-        match slot {
-            Slot::Whole => {
-                self.whole.get_or_insert(value);
-            }
-            Slot::Piece(index) => {
-                if let Some(place) = self.pieces.get_mut(index) {
-                    place.get_or_insert(value);
-                }
-            }
-        }
-    }
-
-    fn session(&self) -> Option<RawSession<'a>> {
-        let mut pieces = [&[][..]; PIECES_MAX + 1];
-        let mut count = 0;
-        if let Some(whole) = self.whole.filter(|value| !value.is_empty()) {
-            pieces[0] = whole;
-            count = 1;
-        } else {
-            let present = self
-                .pieces
-                .iter()
-                .map_while(|piece| piece.filter(|value| !value.is_empty()));
-            for (place, piece) in pieces.iter_mut().zip(present) {
-                *place = piece;
-                count += 1;
-            }
-        }
-        (count > 0).then_some(RawSession {
-            form: Form::Object,
-            pieces,
-            count,
         })
     }
 }
@@ -398,4 +379,4 @@ fn latin1_or_utf8(bytes: Vec<u8>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

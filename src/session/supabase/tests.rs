@@ -10,7 +10,7 @@ fn reader() -> SupabaseCookies {
     SupabaseCookies::new(KEY)
 }
 
-fn headers(field: &[u8]) -> HeaderMap {
+pub(super) fn headers(field: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(COOKIE, HeaderValue::from_bytes(field).unwrap());
     headers

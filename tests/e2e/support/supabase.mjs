@@ -6,8 +6,13 @@ import { createBrowserClient, createServerClient, parseCookieHeader, serializeCo
 globalThis.WebSocket ??= class {};
 
 /** What a browser keeps: a Set-Cookie line in, a Cookie header out. */
-class Jar {
+export class Jar {
   #cookies = new Map();
+
+  /** Of a browser that sends these cookies. */
+  constructor(header = "") {
+    for (const pair of header.split("; ").filter(Boolean)) this.set(pair);
+  }
 
   set(line) {
     const [pair, ...attributes] = line.split(/; */);

@@ -1,0 +1,271 @@
+//! The keys that seal sessions: AES-256-GCM with a nonce that the library draws at random (NIST SP 800-38D §8.2.2; a key
+//! is to be replaced long before it has sealed 2^32 times). The first key seals, every key opens, so that a new key can
+//! be put before an old one, and the old one removed when the last session sealed by it has ended.
+//!
+//! What is sealed: version, key id, nonce of 12 bytes, ciphertext, tag of 16 bytes. Version and cookie name are
+//! authenticated with it.
+
+use super::NotOpened;
+use crate::base::secret::Secret;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::alphabet::{self, Alphabet};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::fmt;
+
+/// Keys in a ring. Opening tries those whose id fits, one of 256 each.
+pub const KEYS_MAX: usize = 16;
+
+/// Of the format; another number is no session.
+const VERSION: u8 = 1;
+
+const KEY_BYTES: usize = 32;
+
+/// Where the ciphertext starts.
+const TEXT_STARTS: usize = 2 + NONCE_LEN;
+
+/// One key, as `session.keys` has it.
+#[derive(Clone, Debug)]
+pub struct SealingKey(Secret<[u8; KEY_BYTES]>);
+
+/// Why there is no ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotARing {
+    /// Not 32 bytes in base64url or base64.
+    #[error("a session key is 32 bytes in base64url or base64")]
+    NotAKey,
+    /// None at all: nothing could be sealed.
+    #[error("there is no session key")]
+    Empty,
+    /// More than [`KEYS_MAX`].
+    #[error("there are more than {KEYS_MAX} session keys")]
+    TooMany,
+}
+
+impl SealingKey {
+    /// 32 bytes in base64url or base64 (RFC 4648 §4 and §5), with or without padding.
+    pub fn parse(text: &str) -> Result<Self, NotARing> {
+        let decode = |alphabet: &Alphabet| {
+            let config = GeneralPurposeConfig::new()
+                .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+            let mut bytes = [0; KEY_BYTES + 1];
+            let engine = GeneralPurpose::new(alphabet, config);
+            // One byte more than a key has, so that a longer one is not taken for its beginning.
+            let length = engine.decode_slice(text, &mut bytes).ok()?;
+            let key = bytes.first_chunk().filter(|_| length == KEY_BYTES).copied();
+            zeroize::Zeroize::zeroize(&mut bytes);
+            key
+        };
+        decode(&alphabet::URL_SAFE)
+            .or_else(|| decode(&alphabet::STANDARD))
+            .map(|bytes| Self(Secret::new(bytes)))
+            .ok_or(NotARing::NotAKey)
+    }
+
+    /// Tells keys apart without telling anything of them: it depends on the key and not on its place, so that the order
+    /// of a ring may change. Keys that share one are tried one after the other.
+    fn id(&self) -> u8 {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.expose());
+        let tag = hmac::sign(&key, b"tollhouse session key id");
+        tag.as_ref().first().copied().unwrap_or_default()
+    }
+}
+
+/// The keys of a configuration.
+pub struct KeyRing {
+    keys: Vec<(u8, RandomizedNonceKey)>,
+}
+
+impl KeyRing {
+    /// The first key seals, every key opens.
+    pub fn new(keys: &[SealingKey]) -> Result<Self, NotARing> {
+        if keys.is_empty() {
+            return Err(NotARing::Empty);
+        }
+        if keys.len() > KEYS_MAX {
+            return Err(NotARing::TooMany);
+        }
+        let made = keys.iter().map(|key| {
+            RandomizedNonceKey::new(&AES_256_GCM, key.0.expose()).map(|made| (key.id(), made))
+        });
+        let keys = made.collect::<Result<_, _>>();
+        keys.map(|keys| Self { keys })
+            .map_err(|_| NotARing::NotAKey)
+    }
+
+    /// Seals for a cookie of this name; `None` only when the cryptographic library fails.
+    pub(super) fn seal(&self, name: &str, plain: &Secret<Vec<u8>>) -> Option<Vec<u8>> {
+        let (id, key) = self.keys.first()?;
+        let plain = plain.expose();
+        let mut out = Vec::with_capacity(TEXT_STARTS + plain.len() + AES_256_GCM.tag_len());
+        out.extend_from_slice(&[VERSION, *id]);
+        out.extend_from_slice(&[0; NONCE_LEN]);
+        out.extend_from_slice(plain);
+        let (head, text) = out.split_at_mut_checked(TEXT_STARTS)?;
+        let (nonce, tag) = key
+            .seal_in_place_separate_tag(authenticated(name), text)
+            .ok()?;
+        head.get_mut(2..)?.copy_from_slice(nonce.as_ref());
+        out.extend_from_slice(tag.as_ref());
+        Some(out)
+    }
+
+    /// What was sealed for a cookie of this name.
+    pub(super) fn open(&self, name: &str, sealed: &[u8]) -> Result<Secret<Vec<u8>>, NotOpened> {
+        let (version, rest) = sealed.split_first().ok_or(NotOpened::Version)?;
+        if *version != VERSION {
+            return Err(NotOpened::Version);
+        }
+        let (id, rest) = rest.split_first().ok_or(NotOpened::Sealed)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or(NotOpened::Sealed)?;
+        let fitting = self.keys.iter().filter(|(own, _)| own == id);
+        let opened = fitting.filter_map(|(_, key)| {
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            // A key that does not fit leaves garbage behind, so each gets a copy of its own.
+            let mut text = text.to_vec();
+            let plain = key.open_in_place(nonce, authenticated(name), &mut text);
+            let length = plain.ok()?.len();
+            text.truncate(length);
+            Some(Secret::new(text))
+        });
+        opened.into_iter().next().ok_or(NotOpened::Sealed)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing")
+            .field("keys", &self.keys.len())
+            .finish()
+    }
+}
+
+/// A cookie is good only under the name for which it was sealed.
+fn authenticated(name: &str) -> Aad<Vec<u8>> {
+    Aad::from([&[VERSION], name.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> SealingKey {
+        SealingKey(Secret::new([byte; KEY_BYTES]))
+    }
+
+    fn ring(bytes: &[u8]) -> KeyRing {
+        KeyRing::new(&bytes.iter().map(|&byte| key(byte)).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn seal(ring: &KeyRing) -> Vec<u8> {
+        ring.seal("name", &Secret::new(b"plain".to_vec())).unwrap()
+    }
+
+    fn open(ring: &KeyRing, sealed: &[u8]) -> Result<Vec<u8>, NotOpened> {
+        ring.open("name", sealed)
+            .map(|plain| plain.expose().clone())
+    }
+
+    #[test]
+    fn a_key_is_32_bytes_in_either_alphabet() {
+        let bytes = [0xFB; KEY_BYTES];
+        for text in [
+            "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s",
+            "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s=",
+            "+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/s",
+            "+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/s=",
+        ] {
+            assert_eq!(
+                SealingKey::parse(text).unwrap().0.expose(),
+                &bytes,
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "-_v7",
+            "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_",
+            "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_t",
+            "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7",
+            "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7",
+            "-/v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s",
+            " -_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s",
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        ] {
+            assert_eq!(
+                SealingKey::parse(text).err(),
+                Some(NotARing::NotAKey),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ring_has_one_to_sixteen_keys() {
+        assert_eq!(KeyRing::new(&[]).err(), Some(NotARing::Empty));
+        let keys: Vec<_> = (0..=KEYS_MAX as u8).map(key).collect();
+        assert!(KeyRing::new(&keys[1..]).is_ok());
+        assert_eq!(KeyRing::new(&keys).err(), Some(NotARing::TooMany));
+    }
+
+    #[test]
+    fn every_key_opens_whatever_its_place_and_a_removed_one_does_not() {
+        let sealed = seal(&ring(&[1, 2]));
+        for bytes in [&[1][..], &[1, 2], &[2, 1], &[3, 4, 1]] {
+            assert_eq!(open(&ring(bytes), &sealed).unwrap(), b"plain", "{bytes:?}");
+        }
+        for bytes in [&[2][..], &[3, 4]] {
+            assert_eq!(
+                open(&ring(bytes), &sealed),
+                Err(NotOpened::Sealed),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_that_share_an_id_are_tried_one_after_the_other() {
+        let of = |number: u16| {
+            let mut bytes = [0; KEY_BYTES];
+            bytes[..2].copy_from_slice(&number.to_le_bytes());
+            SealingKey(Secret::new(bytes))
+        };
+        let first = of(0);
+        let twin = (1..).map(of).find(|key| key.id() == first.id()).unwrap();
+        let both = KeyRing::new(&[twin.clone(), first.clone()]).unwrap();
+        for key in [first, twin] {
+            let sealed = seal(&KeyRing::new(&[key]).unwrap());
+            assert_eq!(open(&both, &sealed).unwrap(), b"plain");
+        }
+    }
+
+    #[test]
+    fn the_same_session_never_looks_the_same() {
+        let ring = ring(&[1]);
+        assert_ne!(seal(&ring)[2..], seal(&ring)[2..]);
+    }
+
+    #[test]
+    fn another_version_another_name_and_a_short_text_open_nothing() {
+        let ring = ring(&[1]);
+        let sealed = seal(&ring);
+        assert_eq!(ring.open("other", &sealed).err(), Some(NotOpened::Sealed));
+        for version in (0..=u8::MAX).filter(|version| *version != VERSION) {
+            let mut other = sealed.clone();
+            other[0] = version;
+            assert_eq!(open(&ring, &other), Err(NotOpened::Version));
+        }
+        for length in 0..sealed.len() {
+            assert!(open(&ring, &sealed[..length]).is_err(), "{length}");
+        }
+        let longer = [&sealed[..], b"\0"].concat();
+        assert_eq!(open(&ring, &longer), Err(NotOpened::Sealed));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let shown = format!("{:?} {:?}", key(65), ring(&[65]));
+        assert_eq!(shown, "SealingKey([secret]) KeyRing { keys: 1 }");
+    }
+}
