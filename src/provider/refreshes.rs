@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 /// How long a used token gets the same new session again: the reuse interval of Supabase, by whose rules a copy of the
 /// gateway that knows nothing of it gets the same.
@@ -77,16 +78,16 @@ impl Refreshes {
             }
         };
         let key = self.key(provider.name(), token);
-        match self.flights.get(key, work).await {
-            Ok(outcome) => outcome,
-            Err(crash) => Err(RefreshError::Later {
-                retry_after: None,
-                why: match crash {
-                    Crash::Full => "too many refreshes are under way".into(),
-                    Crash::Died => "the refresh ended without an answer".into(),
-                },
-            }),
-        }
+        let why = match timeout(provider.patience(), self.flights.get(key, work)).await {
+            Ok(Ok(outcome)) => return outcome,
+            Ok(Err(Crash::Full)) => "too many refreshes are under way",
+            Ok(Err(Crash::Died)) => "the refresh ended without an answer",
+            Err(_) => "no answer in time",
+        };
+        Err(RefreshError::Later {
+            retry_after: None,
+            why: why.into(),
+        })
     }
 
     /// Lets go of sessions that are no longer handed out. To be called every few seconds.

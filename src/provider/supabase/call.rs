@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 
 /// Largest answer, in bytes. The cookies of a session hold less.
@@ -27,6 +27,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const REFRESHES_AT_ONCE: usize = 64;
 /// All other calls that are: apart, so that they cannot keep refreshes waiting.
 const OTHERS_AT_ONCE: usize = 32;
+/// How long after its deadline the end of a call is awaited.
+const GRACE: Duration = Duration::from_millis(500);
 /// Selects the error bodies with words for codes.
 const API_VERSION: &str = "2024-01-01";
 const CLIENT_INFO: &str = concat!("tollhouse/", env!("CARGO_PKG_VERSION"));
@@ -115,8 +117,17 @@ impl Line {
         let task = self
             .control
             .spawn(async move { line.attempts(&call).await });
-        task.await
-            .unwrap_or_else(|_| Err(Failure::broken("the call ended without an answer")))
+        // The call keeps the deadline itself; this one is for a control runtime that is stuck.
+        match timeout(self.patience(), task).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Failure::broken("the call ended without an answer")),
+            Err(_) => Err(Failure::broken("no answer in time")),
+        }
+    }
+
+    /// Longest that anybody waits for a call.
+    pub(super) fn patience(&self) -> Duration {
+        self.deadline + GRACE
     }
 
     async fn attempts(&self, call: &Call) -> Result<String, Failure> {

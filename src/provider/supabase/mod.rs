@@ -21,6 +21,7 @@ use answer::Failure;
 use call::{Call, Lane, Line};
 use pkce::{Challenge, Verifier};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use url::Url;
 use words::Words;
@@ -100,6 +101,11 @@ impl Supabase {
     /// The provider's name in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Longest that anybody waits for a call: `http_timeout` and a little.
+    pub fn patience(&self) -> Duration {
+        self.line.patience()
     }
 
     /// A new session for a refresh token. Spends the token; use [`super::Refreshes`], so that nobody spends it twice.

@@ -9,7 +9,6 @@ use crate::config::provider::KeySource;
 use crate::config::value::{ClaimPath, Rate};
 use parking_lot::Mutex;
 use std::num::NonZeroU32;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -127,6 +127,38 @@ async fn everybody_who_waits_for_an_outage_learns_of_it() {
     assert_eq!(room.raw.calls(), 1);
 }
 
+#[test]
+fn nobody_waits_longer_for_a_control_runtime_that_is_stuck() {
+    // Alive, and driven by nobody.
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let worker = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let clock = Clock::frozen(NOW);
+    let setup = Setup {
+        public_api: None,
+        secret_key: None,
+        budget: Arc::new(ProviderBudget::standard(&clock)),
+        clock: clock.clone(),
+        control: control.handle().clone(),
+    };
+    let api = "http://127.0.0.1:1/auth/v1".parse().unwrap();
+    let provider = provider(&api, Duration::from_millis(100));
+    let client = Arc::new(Supabase::new(&provider, setup).unwrap().unwrap());
+    let refreshes = Refreshes::new(clock, control.handle().clone()).unwrap();
+    worker.block_on(async {
+        let token = secret("abcdefghijkl");
+        let outcome = refreshes.refresh(&client, &token, &browser()).await;
+        assert!(matches!(outcome, Err(RefreshError::Later { .. })));
+        let outcome = client.logout(&token, Scope::Local, &browser()).await;
+        assert!(matches!(outcome, Err(LogoutError::Later { .. })));
+    });
+}
+
 /// Every event of every level, with all its fields.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<String>>);
