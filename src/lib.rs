@@ -15,6 +15,7 @@ pub mod limit;
 pub mod token;
 pub mod authz;
 pub mod upstream;
+pub mod provider;
 pub mod session;
 pub mod authn;
 pub mod csrf;

@@ -5,6 +5,8 @@ pub mod cause;
 pub mod certificate;
 pub mod clock;
 pub mod deadline;
+pub mod http_client;
 pub mod pieces;
 pub mod reservoir;
 pub mod secret;
+pub mod single_flight;

@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod paths;
 mod process;
+mod provider;
 mod records;
 mod session;
 mod storm;

@@ -1,0 +1,205 @@
+//! One call for each refresh token, whoever waits for it (contract, section 5): all tabs of a browser that find their token
+//! old at the same time, and the requests that left it before it knew of the new one.
+
+use super::error::RefreshError;
+use super::random::{self, NoRandomness};
+use super::supabase::Supabase;
+use super::{Browser, Grant};
+use crate::base::clock::Clock;
+use crate::base::secret::Secret;
+use crate::base::single_flight::{Crash, Landed, SingleFlight};
+use aws_lc_rs::hmac;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// How long a used token gets the same new session again: the reuse interval of Supabase, by whose rules a copy of the
+/// gateway that knows nothing of it gets the same.
+const REUSE: Duration = Duration::from_secs(10);
+/// How long a refusal is remembered. What was refused stays refused, a ban lifted meanwhile aside.
+const REFUSED: Duration = Duration::from_secs(30);
+/// How long a failure that may pass is: an outage is not asked again by every request.
+const FAILED: Duration = Duration::from_secs(1);
+/// Longest that the provider's own `Retry-After` makes it.
+const FAILED_MAX: Duration = Duration::from_secs(10);
+/// Flights and remembered outcomes together; some 5 kB each, at most 256 KiB.
+const ENTRIES_MAX: usize = 4096;
+
+/// What a refresh came to, shared by all who wanted it.
+type Outcome = Result<Arc<Grant>, RefreshError>;
+
+/// The refreshes of a process: of every provider, kept over reloads.
+pub struct Refreshes {
+    flights: SingleFlight<[u8; 32], Outcome>,
+    /// Of this process: what is in memory cannot be tried against tokens without it.
+    key: hmac::Key,
+}
+
+impl fmt::Debug for Refreshes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refreshes")
+            .field("flights", &self.flights)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Refreshes {
+    /// Nothing under way. `control` must run for as long as sessions are refreshed.
+    pub fn new(clock: Clock, control: Handle) -> Result<Self, NoRandomness> {
+        let key = Secret::new(random::bytes::<32>()?);
+        Ok(Self {
+            flights: SingleFlight::new(ENTRIES_MAX, clock, control),
+            key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
+        })
+    }
+
+    /// A new session for `token`: from a call that is made now, is under way, or ended a moment ago. Of those who want one
+    /// at once, the first one's browser is the one that the provider hears of.
+    ///
+    /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the token. Ends a little after the
+    /// provider's `http_timeout` at the latest.
+    pub async fn refresh(
+        &self,
+        provider: &Arc<Supabase>,
+        token: &Secret<String>,
+        browser: &Browser,
+    ) -> Outcome {
+        let work = || {
+            let (provider, token, browser) = (provider.clone(), token.clone(), browser.clone());
+            async move {
+                let outcome = provider.refresh(&token, &browser).await.map(Arc::new);
+                log(&provider, &outcome);
+                Landed {
+                    keep: keep(&outcome),
+                    value: outcome,
+                }
+            }
+        };
+        let key = self.key(provider.name(), token);
+        let why = match timeout(provider.patience(), self.flights.get(key, work)).await {
+            Ok(Ok(outcome)) => return outcome,
+            Ok(Err(Crash::Full)) => "too many refreshes are under way",
+            Ok(Err(Crash::Died)) => "the refresh ended without an answer",
+            Err(_) => "no answer in time",
+        };
+        Err(RefreshError::Later {
+            retry_after: None,
+            why: why.into(),
+        })
+    }
+
+    /// Lets go of sessions that are no longer handed out. To be called every few seconds.
+    pub fn sweep(&self) {
+        self.flights.sweep();
+    }
+
+    /// Refreshes under way and outcomes that are remembered.
+    pub fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Keyed hash of provider and whole token: the only thing that makes two refreshes one.
+    fn key(&self, provider: &str, token: &Secret<String>) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        // The length keeps a name and the token behind it apart.
+        context.update(&(provider.len() as u64).to_be_bytes());
+        context.update(provider.as_bytes());
+        context.update(token.expose().as_bytes());
+        let mut key = [0; 32];
+        for (to, from) in key.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        key
+    }
+}
+
+fn keep(outcome: &Outcome) -> Duration {
+    match outcome {
+        Ok(_) => REUSE,
+        Err(RefreshError::Over { .. } | RefreshError::NotOurs) => REFUSED,
+        Err(RefreshError::Later { retry_after, .. }) => {
+            retry_after.unwrap_or(FAILED).clamp(FAILED, FAILED_MAX)
+        }
+        Err(RefreshError::Misconfigured { .. }) => FAILED,
+    }
+}
+
+/// Once for each call, however many waited for it.
+fn log(provider: &Supabase, outcome: &Outcome) {
+    let provider = provider.name();
+    match outcome {
+        Ok(_) => {}
+        Err(error @ RefreshError::Over { .. }) => {
+            tracing::debug!(%provider, %error, "a session is over");
+        }
+        Err(error @ (RefreshError::NotOurs | RefreshError::Later { .. })) => {
+            tracing::warn!(%provider, %error, "a session was not refreshed");
+        }
+        Err(error @ RefreshError::Misconfigured { .. }) => {
+            tracing::error!(%provider, %error, "no session can be refreshed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_of_the_whole_token_and_of_its_provider() {
+        let new = || Refreshes::new(Clock::frozen(1), Handle::current()).unwrap();
+        let (here, elsewhere) = (new(), new());
+        let key = |room: &Refreshes, provider: &str, token: &str| {
+            room.key(provider, &Secret::new(token.to_owned()))
+        };
+        let long = "v2".repeat(31);
+        let other_end = format!("{}x", &long[..long.len() - 1]);
+        let keys = [
+            key(&here, "main", "abcdefghijkl"),
+            key(&here, "main", "abcdefghijk"),
+            key(&here, "main", "abcdefghijklm"),
+            key(&here, "main", &long),
+            key(&here, "main", &other_end),
+            key(&here, "maina", "bcdefghijkl"),
+            key(&here, "other", "abcdefghijkl"),
+            key(&elsewhere, "main", "abcdefghijkl"),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            assert!(!keys[at + 1..].contains(one), "{at}");
+        }
+        assert_eq!(keys[0], key(&here, "main", "abcdefghijkl"));
+    }
+
+    #[test]
+    fn outcomes_are_remembered_for_as_long_as_they_hold() {
+        let later = |secs: Option<u64>| {
+            Err(RefreshError::Later {
+                retry_after: secs.map(Duration::from_secs),
+                why: "x".into(),
+            })
+        };
+        for (outcome, secs) in [
+            (
+                Err(RefreshError::Over {
+                    code: "user_banned",
+                }),
+                30,
+            ),
+            (Err(RefreshError::NotOurs), 30),
+            (later(None), 1),
+            (later(Some(0)), 1),
+            (later(Some(5)), 5),
+            (later(Some(3600)), 10),
+            (Err(RefreshError::Misconfigured { why: "x".into() }), 1),
+        ] {
+            assert_eq!(keep(&outcome), Duration::from_secs(secs), "{outcome:?}");
+        }
+    }
+}
