@@ -4,7 +4,7 @@
 use crate::authn::Accepts;
 use crate::authz::Policy;
 use crate::base::clock::Clock;
-use crate::config::provider::ProviderKind;
+use crate::config::provider::{Provider, ProviderKind};
 use crate::config::route::{Auth, RouteCors, Target as Wanted};
 use crate::config::server::RateLimitHeaders;
 use crate::config::upstream::HostHeader;
@@ -16,10 +16,14 @@ use crate::headers::inbound::{self, Limits as HeadLimits};
 use crate::headers::names::Forgeable;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Place};
+use crate::provider::supabase::{Setup, Supabase};
+use crate::provider::{ProviderBudget, Refreshes};
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
 use crate::session::Session;
+use crate::session::renewal::Renewal;
+use crate::session::supabase::SupabaseWriter;
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
 use crate::token::SetupError;
@@ -30,6 +34,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// A compiled configuration.
@@ -49,6 +54,8 @@ pub struct Snapshot {
     pub verified: Cache,
     /// The session, when there is one.
     pub session: Option<Session>,
+    /// Its renewals, under way and just over.
+    pub refreshes: Arc<Refreshes>,
     /// Budgets.
     pub limits: Limits,
     /// How budgets are told to clients.
@@ -118,6 +125,12 @@ pub enum CompileError {
     /// The trust for https cannot be set up.
     #[error("the system's certificates cannot be used")]
     Tls(#[source] rustls::Error),
+    /// No cookie can have this name.
+    #[error("a session cookie cannot be named `{0}`")]
+    Cookie(Box<str>),
+    /// The system gives no random bytes.
+    #[error("the system has no randomness to give")]
+    Randomness,
     /// Two routes that match the same requests.
     #[error("routes `{0}` and `{1}` match the same requests")]
     Conflict(Arc<str>, Arc<str>),
@@ -143,7 +156,10 @@ impl Snapshot {
             None,
         )
         .map_err(CompileError::Provider)?;
-        let session = session(&config);
+        let refreshes = Refreshes::new(ground.clock.clone(), ground.control.clone())
+            .map_err(|_| CompileError::Randomness)?;
+        let refreshes = Arc::new(refreshes);
+        let session = session(&config, ground, &refreshes)?;
         let mut tls = None;
         let mut upstreams = Vec::new();
         for upstream in &config.upstreams {
@@ -181,6 +197,7 @@ impl Snapshot {
             tokens,
             verified: Cache::new(crate::token::verified::DEFAULT_BYTES),
             session,
+            refreshes,
             limits,
             rate_limit_headers: config.server.rate_limit_headers,
             trust: Trust::compile(&config.server),
@@ -220,14 +237,63 @@ fn host_matches(pattern: &HostPattern, host: &str) -> bool {
     }
 }
 
-fn session(config: &Config) -> Option<Session> {
-    let session = config.session.as_ref()?;
-    let provider = config.providers.get(session.provider)?;
-    let cookie = provider.cookie_name.as_ref()?;
-    Some(match provider.kind {
-        ProviderKind::Supabase { .. } => Session::supabase(session.provider, cookie),
-        ProviderKind::Jwt => Session::raw_token(session.provider, cookie.clone()),
-    })
+fn session(
+    config: &Config,
+    ground: &Ground,
+    refreshes: &Arc<Refreshes>,
+) -> Result<Option<Session>, CompileError> {
+    let Some(session) = config.session.as_ref() else {
+        return Ok(None);
+    };
+    let index = session.provider;
+    let Some((provider, cookie)) = config
+        .providers
+        .get(index)
+        .and_then(|provider| Some((provider, provider.cookie_name.as_ref()?)))
+    else {
+        return Ok(None);
+    };
+    Ok(Some(match &provider.kind {
+        ProviderKind::Supabase {
+            publishable_key, ..
+        } => {
+            let renewal = match publishable_key {
+                None => None,
+                Some(_) => renewal(provider, cookie, session.refresh_ahead, ground, refreshes)?,
+            };
+            Session::supabase(index, cookie, renewal)
+        }
+        ProviderKind::Jwt => Session::raw_token(index, cookie.clone()),
+    }))
+}
+
+/// How sessions of a provider are renewed, and written back as its library writes them.
+fn renewal(
+    provider: &Provider,
+    cookie: &str,
+    ahead: Duration,
+    ground: &Ground,
+    refreshes: &Arc<Refreshes>,
+) -> Result<Option<Renewal>, CompileError> {
+    let setup = Setup {
+        public_api: None,
+        secret_key: None,
+        budget: Arc::new(ProviderBudget::standard(&ground.clock)),
+        clock: ground.clock.clone(),
+        control: ground.control.clone(),
+    };
+    let client = Supabase::new(provider, setup).map_err(CompileError::Provider)?;
+    let writer = SupabaseWriter::new(cookie, SupabaseWriter::library_attributes())
+        .map_err(|_| CompileError::Cookie(cookie.into()))?;
+    Ok(client.map(|client| {
+        Renewal::new(
+            Arc::new(client),
+            refreshes.clone(),
+            writer,
+            ahead,
+            ground.clock.clone(),
+        )
+    }))
 }
 
 fn plan(

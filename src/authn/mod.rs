@@ -2,6 +2,7 @@
 
 mod memory;
 mod prove;
+mod session;
 
 use crate::config::route::{Accept, Auth};
 use crate::exchange::{Caller, Code, Credential, Identity, Reject, Verified};
@@ -123,6 +124,8 @@ struct Standing {
     provider: usize,
     epoch: u64,
     user_key: u128,
+    /// When a session should be renewed.
+    renew_at: u64,
 }
 
 /// Makes the shared value of a credential that verified: everything that requests with it need, prepared once.
@@ -157,6 +160,7 @@ fn seal(
         headers,
         provider: standing.provider,
         epoch: standing.epoch,
+        renew_at: standing.renew_at,
         user_key: standing.user_key,
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
     }))
@@ -204,7 +208,7 @@ mod tests {
     }
 
     fn check(accepts: &Accepts, fields: &[(&'static str, &'static str)], expected: Candidate<'_>) {
-        let session = Session::supabase(0, "sb-x-auth-token");
+        let session = Session::supabase(0, "sb-x-auth-token", None);
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));

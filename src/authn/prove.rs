@@ -5,11 +5,10 @@ use super::{Accepts, Candidate, Memory, Standing, seal};
 use crate::base::clock::Clock;
 use crate::config::route::Auth;
 use crate::exchange::{Caller, Code, Credential, Reject, Verified};
-use crate::headers::cookies;
 use crate::headers::forwarded::Client;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Who, keyed};
-use crate::session::{Held, Session};
+use crate::session::{Session, Told};
 use crate::telemetry::metrics::{AuthOutcome, CacheOutcome, Metrics};
 use crate::token::{Cache, Issuer, Slot, TokenError, Tokens};
 use http::HeaderMap;
@@ -48,15 +47,19 @@ pub struct Prover<'a> {
 }
 
 impl Prover<'_> {
-    /// Turns a candidate into a caller, or says why not.
+    /// Turns a candidate into a caller, or says why not. `told` takes what the browser is to know of its session, whatever
+    /// comes of the request.
     pub async fn prove(
         &self,
         accepts: &Accepts,
         candidate: Candidate<'_>,
         headers: &HeaderMap,
         client: &Client,
+        told: &mut Told,
     ) -> Result<Caller, Reject> {
-        let caller = self.judge(accepts, candidate, headers, client).await?;
+        let caller = self
+            .judge(accepts, candidate, headers, client, told)
+            .await?;
         if let Some(verified) = caller.verified() {
             let (provider, credential) = (Some(verified.provider), verified.credential);
             self.metrics
@@ -71,12 +74,13 @@ impl Prover<'_> {
         candidate: Candidate<'_>,
         headers: &HeaderMap,
         client: &Client,
+        told: &mut Told,
     ) -> Result<Caller, Reject> {
         match candidate {
             Candidate::Nothing if accepts.auth == Auth::Required => Err(missing()),
             Candidate::Nothing => Ok(Caller::nobody()),
             Candidate::Bearer(token) => self.bearer(accepts, token, headers, client).await,
-            Candidate::Session => match self.cookie(headers, client).await {
+            Candidate::Session => match self.cookie(headers, client, told).await {
                 Ok(Some(verified)) => Ok(Caller::proven(verified)),
                 Ok(None) if accepts.auth == Auth::Required => Err(missing()),
                 Ok(None) => Ok(Caller::nobody()),
@@ -87,6 +91,7 @@ impl Prover<'_> {
                             reject.code(),
                             Code::InvalidToken
                                 | Code::TokenExpired
+                                | Code::SessionExpired
                                 | Code::Forbidden
                                 | Code::MissingCredentials
                         ) =>
@@ -142,71 +147,13 @@ impl Prover<'_> {
         Ok(Caller::proven(verified))
     }
 
-    /// `None`: the cookies hold no session after all.
-    async fn cookie(
-        &self,
-        headers: &HeaderMap,
-        client: &Client,
-    ) -> Result<Option<Arc<Verified>>, Reject> {
-        let Some(session) = self.session else {
-            return Ok(None);
-        };
-        let only = cookies::only_field(headers);
-        if let Some(known) = only.and_then(|field| self.remembered(Credential::Session, field)) {
-            return Ok(Some(known));
-        }
-        let ended = self.tokens.ended_version();
-        let mut raw = Vec::with_capacity(only.map_or(4096, <[u8]>::len));
-        if !session.append_raw(headers, &mut raw) {
-            return Ok(None);
-        }
-        let slot = Slot {
-            credential: Credential::Session,
-            index: u16::try_from(session.provider).unwrap_or(u16::MAX),
-        };
-        let verified = match self.known(slot, &raw) {
-            Some(known) => known,
-            None => {
-                let token = match session.read(headers) {
-                    Held::Token(token) => token,
-                    Held::Nothing => return Ok(None),
-                    Held::Unreadable(why) => {
-                        let (provider, kind) = (Some(session.provider), Credential::Session);
-                        self.metrics
-                            .auth(self.worker, provider, kind, AuthOutcome::Invalid);
-                        // To the client it is no session, as it is to the real library; the operator wants to know.
-                        return Err(
-                            missing().because(format!("the session cookie cannot be read: {why}"))
-                        );
-                    }
-                };
-                let token = token.expose().as_bytes();
-                Box::pin(self.verified(slot, Some(session.provider), &raw, token, headers, client))
-                    .await?
-            }
-        };
-        if verified.identity.expires_at <= self.clock.unix() {
-            // Leeway is for clocks that differ; a session's token is never forwarded past its `exp`.
-            let provider = Some(verified.provider);
-            self.metrics.auth(
-                self.worker,
-                provider,
-                Credential::Session,
-                AuthOutcome::Expired,
-            );
-            return Err(expired().because("session token within the leeway after exp"));
-        }
-        if let Some(field) = only {
-            self.remember(Credential::Session, field, &verified, ended);
-        }
-        Ok(Some(verified))
-    }
-
     /// First level: the connection sent this very field before, and nothing has happened since.
-    fn remembered(&self, kind: Credential, field: &[u8]) -> Option<Arc<Verified>> {
+    pub(super) fn remembered(&self, kind: Credential, field: &[u8]) -> Option<Arc<Verified>> {
         let known = self.memory.recall(kind, field)?;
         let verified = &known.verified;
-        let current = verified.identity.expires_at > self.clock.unix()
+        let now = self.clock.unix();
+        let current = verified.identity.expires_at > now
+            && verified.renew_at > now
             && verified.epoch == self.tokens.epoch(Issuer::Provider(verified.provider))
             && known.ended == self.tokens.ended_version();
         if current {
@@ -216,7 +163,13 @@ impl Prover<'_> {
         current.then_some(known.verified)
     }
 
-    fn remember(&self, kind: Credential, field: &[u8], verified: &Arc<Verified>, ended: u64) {
+    pub(super) fn remember(
+        &self,
+        kind: Credential,
+        field: &[u8],
+        verified: &Arc<Verified>,
+        ended: u64,
+    ) {
         let verified = verified.clone();
         self.memory.keep(
             field,
@@ -229,14 +182,14 @@ impl Prover<'_> {
     }
 
     /// Second level: the process has verified it before.
-    fn known(&self, slot: Slot, raw: &[u8]) -> Option<Arc<Verified>> {
+    pub(super) fn known(&self, slot: Slot, raw: &[u8]) -> Option<Arc<Verified>> {
         let known = self.cache.get(self.tokens, slot, raw)?;
         self.metrics.token_cache(self.worker, CacheOutcome::Hit);
         Some(known)
     }
 
     /// Third level: verification. A failure is never kept.
-    async fn verified(
+    pub(super) async fn verified(
         &self,
         slot: Slot,
         provider: Option<usize>,
@@ -295,6 +248,7 @@ impl Prover<'_> {
                     provider,
                     epoch: epochs.get(provider).copied().unwrap_or(0),
                     user_key: keyed(&[identity.provider.as_bytes(), identity.user_id.as_bytes()]),
+                    renew_at: self.renew_at(credential, &identity),
                 };
                 seal(
                     identity,
@@ -342,21 +296,21 @@ fn outcome(error: &TokenError) -> AuthOutcome {
     }
 }
 
-fn missing() -> Reject {
+pub(super) fn missing() -> Reject {
     Reject::new(
         Code::MissingCredentials,
         "This address needs a session cookie or an Authorization: Bearer token.",
     )
 }
 
-fn invalid() -> Reject {
+pub(super) fn invalid() -> Reject {
     Reject::new(
         Code::InvalidToken,
         "The access token is not valid. Sign in again or send a valid one.",
     )
 }
 
-fn expired() -> Reject {
+pub(super) fn expired() -> Reject {
     Reject::new(
         Code::TokenExpired,
         "The access token has expired. Refresh it or sign in again.",

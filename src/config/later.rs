@@ -28,7 +28,6 @@ const LATER: &[(&str, &str, Refuse)] = &[
     ("session", "endpoints", Except(&["off"])),
     ("session", "keys", Always),
     ("session", "cookie", Always),
-    ("session", "refresh_ahead", Always),
     ("session", "max_age", Always),
     ("session", "idle_timeout", Always),
     ("session", "cache_ttl", Always),

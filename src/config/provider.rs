@@ -62,7 +62,7 @@ pub enum ProviderKind {
     Supabase {
         /// `URL/auth/v1`, as seen from here (`internal_url` when given).
         auth_api: Url,
-        /// The anon or `sb_publishable_` key; for login and refresh, which are not built yet.
+        /// The anon or `sb_publishable_` key; for renewing sessions, and for logins, which are not built yet.
         publishable_key: Option<Secret<String>>,
         /// Whether its anonymous sign-ins are users; default false.
         anonymous_users: bool,
@@ -98,7 +98,7 @@ table! {
         pub(super) kind: KindWord = required("supabase"), choice(&[("supabase", KindWord::Supabase), ("jwt", KindWord::Jwt)]);
         /// supabase: the project's URL; issuer, keys and API are derived from it.
         pub(super) url: Option<At<Url>> = optional("https://xyz.supabase.co"), at(url());
-        /// supabase: the anon or sb_publishable_ key; for login and refresh, which are not built yet.
+        /// supabase: the anon or sb_publishable_ key; sessions are renewed with it.
         pub(super) publishable_key: Option<Kept> = optional("${SUPABASE_PUBLISHABLE_KEY}"), secret();
         /// supabase: only for projects that still sign with HS256; text, or "base64:…", at least 32 bytes.
         pub(super) jwt_secret: Option<Kept> = optional("${SUPABASE_JWT_SECRET}"), secret();

@@ -1,6 +1,6 @@
 //! `[session]`: whose cookies count as a credential.
 
-use super::decode::{At, at, choice, list, parsed, word};
+use super::decode::{At, DAY, at, choice, list, parsed, span, word};
 use super::parse;
 use super::provider::{Provider, ProviderKind};
 use super::read::{Entries, Reader};
@@ -8,6 +8,7 @@ use super::schema_text as like;
 use super::table::table;
 use super::value::Origin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Cookies that stand for a person.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,9 @@ pub struct Session {
     pub login_url: Arc<str>,
     /// Origins besides ours that may send unsafe requests with the cookie.
     pub trusted_origins: Vec<Origin>,
+    /// How long before its token's end a session is renewed, but never more than a fifth of the token's life; default
+    /// 90 s, as the provider's own library does it.
+    pub refresh_ahead: Duration,
 }
 
 /// Where tokens are kept.
@@ -36,6 +40,8 @@ table! {
         pub(super) mode: SessionMode = required("shared"), choice(&[("shared", SessionMode::Shared)]);
         /// Whose sessions these are; the only provider unless given.
         pub(super) provider: Option<At<String>> = optional("main"), at(word());
+        /// How long before its token's end a session is renewed; never more than a fifth of the token's life. Needs the provider's `publishable_key`.
+        pub(super) refresh_ahead: Duration = default("90s"), span(0, DAY);
         /// Where a browser without a session is sent by routes with `on_unauthenticated = "login"`.
         pub(super) login_url: Arc<str> = default("/login"), parsed(login_url, "a path such as \"/login\", or a URL", "/login").like(like::LOGIN_URL);
         /// Origins besides ours that may send unsafe requests with the cookie and get CORS with credentials.
@@ -80,6 +86,7 @@ impl SessionKeys {
             provider: index,
             login_url: self.login_url,
             trusted_origins: self.trusted_origins,
+            refresh_ahead: self.refresh_ahead,
         })
     }
 

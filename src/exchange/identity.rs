@@ -66,6 +66,8 @@ pub struct Verified {
     pub provider: usize,
     /// Epoch of the provider when it was verified: a changed key, rule or ended session bumps it.
     pub epoch: u64,
+    /// Unix seconds from which on the session behind it should be renewed; far away for everything else.
+    pub renew_at: u64,
     /// 128-bit keyed hash of (provider, user): the limiter's key.
     pub user_key: u128,
     /// Approximate size in bytes, for the cache.

@@ -14,8 +14,8 @@ use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::telemetry::request_id::X_REQUEST_ID;
 use http::header::{
-    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY,
-    WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
@@ -129,6 +129,12 @@ pub(super) fn finish(
         for (name, value) in told {
             headers.insert(name, value);
         }
+    }
+    if !ex.told.set.is_empty() {
+        for cookie in std::mem::take(&mut ex.told.set) {
+            headers.append(SET_COOKIE, cookie);
+        }
+        security::never_cache(headers);
     }
     headers.insert(X_REQUEST_ID, ex.request_id.clone());
     *answer.version_mut() = Version::HTTP_11;

@@ -3,6 +3,7 @@
 use crate::exchange::{Code, Verified};
 use crate::headers::forwarded::Client;
 use crate::limit::Outcome;
+use crate::session::Told;
 use crate::telemetry::Trace;
 use http::HeaderValue;
 use std::sync::Arc;
@@ -43,4 +44,6 @@ pub struct Exchange {
     pub upstream: Option<usize>,
     /// Microseconds until the upstream's response head.
     pub upstream_micros: Option<u64>,
+    /// What became of the session.
+    pub told: Told,
 }

@@ -56,7 +56,8 @@ pub(super) fn prepare<'c>(
         snapshot.strangers.note(peer);
     }
     let headers = &mut head.headers;
-    cookies_upstream(snapshot, route, caller, memory, headers);
+    let renewed = ex.told.pairs.as_deref();
+    cookies_upstream(snapshot, route, caller, memory, renewed, headers);
     if let Some(verified) = caller.verified() {
         let tells_token = verified.credential != Credential::Session
             || matches!(
@@ -104,6 +105,7 @@ fn cookies_upstream(
     route: &Route,
     caller: &Caller,
     memory: Option<&Memory>,
+    renewed: Option<&[(String, String)]>,
     headers: &mut HeaderMap,
 ) {
     let session_told = matches!(
@@ -149,11 +151,40 @@ fn cookies_upstream(
         return;
     }
     if session_told {
-        let first = cookies::first_of_each(headers, own);
-        replace_cookies(headers, first);
+        match renewed {
+            // As the browser will send them from now on.
+            Some(pairs) => {
+                let others = cookies::without(headers, |name| !own(name));
+                replace_cookies(headers, others);
+                append_cookies(headers, pairs);
+            }
+            None => {
+                let first = cookies::first_of_each(headers, own);
+                replace_cookies(headers, first);
+            }
+        }
     }
     let kept = cookies::without(headers, keep);
     replace_cookies(headers, kept);
+}
+
+/// Puts cookies behind those that are there.
+fn append_cookies(headers: &mut HeaderMap, pairs: &[(String, String)]) {
+    let mut field = headers
+        .get(COOKIE)
+        .map_or_else(Vec::new, |field| field.as_bytes().to_vec());
+    for (name, value) in pairs {
+        if !field.is_empty() {
+            field.extend_from_slice(b"; ");
+        }
+        field.extend_from_slice(name.as_bytes());
+        field.push(b'=');
+        field.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(mut field) = HeaderValue::from_bytes(&field) {
+        field.set_sensitive(true);
+        headers.insert(COOKIE, field);
+    }
 }
 
 fn replace_cookies(headers: &mut HeaderMap, cookies: Rewritten) {

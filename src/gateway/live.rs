@@ -54,7 +54,7 @@ impl World for Live<'_> {
         &self,
         route: &Route,
         candidate: Candidate<'_>,
-        ex: &Exchange,
+        ex: &mut Exchange,
         head: &Parts,
     ) -> Result<Caller, Reject> {
         if candidate == Candidate::Nothing
@@ -78,8 +78,9 @@ impl World for Live<'_> {
             worker: self.local.worker,
             log_success: snapshot.config.log.auth,
         };
+        let Exchange { client, told, .. } = ex;
         prover
-            .prove(&route.accepts, candidate, &head.headers, &ex.client)
+            .prove(&route.accepts, candidate, &head.headers, client, told)
             .await
     }
 

@@ -24,6 +24,7 @@ use crate::headers::path;
 use crate::limit;
 use crate::route::Route;
 use crate::route::table::{Captures, Found};
+use crate::session::Told;
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::upstream::Pools;
@@ -75,12 +76,12 @@ pub(crate) trait World: Sync {
         head: &Parts,
     ) -> Result<(), Reject>;
 
-    /// Proves the credential that counts.
+    /// Proves the credential that counts. What its browser is to be told goes into `ex`.
     fn prove(
         &self,
         route: &Route,
         candidate: authn::Candidate<'_>,
-        ex: &Exchange,
+        ex: &mut Exchange,
         head: &Parts,
     ) -> impl Future<Output = Result<Caller, Reject>> + Send;
 
@@ -185,6 +186,7 @@ fn open(snapshot: &Snapshot, peer: &Peer, head: &Parts) -> Exchange {
         upstream: None,
         preflight: false,
         upstream_micros: None,
+        told: Told::default(),
     }
 }
 

@@ -273,7 +273,7 @@ impl World for Rehearsal {
         &self,
         route: &Route,
         _: Candidate<'_>,
-        _: &Exchange,
+        _: &mut Exchange,
         _: &Parts,
     ) -> Result<Caller, Reject> {
         match (&self.caller, route.accepts.auth) {

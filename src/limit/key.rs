@@ -192,6 +192,7 @@ mod tests {
             headers: Vec::new(),
             provider: 0,
             epoch: 0,
+            renew_at: u64::MAX,
             user_key,
             weight: 0,
         }

@@ -174,6 +174,8 @@ pub(super) async fn sweep_limits(current: Arc<ArcSwap<Snapshot>>) {
     let mut tick = tokio::time::interval(SWEEP_LIMITS);
     loop {
         tick.tick().await;
-        current.load_full().limits.sweep();
+        let snapshot = current.load_full();
+        snapshot.limits.sweep();
+        snapshot.refreshes.sweep();
     }
 }

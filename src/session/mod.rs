@@ -3,15 +3,17 @@
 //! does it. Mode `sealed`: cookies of ours that only we can read (contract, section 5).
 
 mod json;
+pub mod renewal;
 pub mod sealed;
 pub mod set_cookie;
 pub mod supabase;
 
 use crate::base::secret::Secret;
 use crate::headers::cookies;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
+use renewal::Renewal;
 use std::sync::Arc;
-use supabase::{Malformed, SupabaseCookies};
+use supabase::{Malformed, SessionCookie, SupabaseCookies};
 
 /// How the session of this configuration is found in a request.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct Session {
     /// Index of the provider whose tokens it holds.
     pub provider: usize,
     cookies: Cookies,
+    renewal: Option<Renewal>,
 }
 
 #[derive(Debug)]
@@ -36,17 +39,35 @@ pub enum Held {
     Nothing,
     /// Cookies that the real library takes for none, and why.
     Unreadable(Malformed),
-    /// An access token, not verified.
+    /// An access token, not verified, and nothing besides.
     Token(Secret<String>),
+    /// A whole session, of which nothing is verified.
+    Session(Box<SessionCookie>),
+}
+
+/// What a browser and the upstream are told of a session besides who it is.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Set-Cookie fields for the answer, whatever it will be.
+    pub set: Vec<HeaderValue>,
+    /// The session's cookies as they are from now on, when they are no longer those of the request: names and
+    /// percent-encoded values.
+    pub pairs: Option<Vec<(String, String)>>,
 }
 
 impl Session {
-    /// The session of a Supabase project with this storage key.
-    pub fn supabase(provider: usize, storage_key: &str) -> Self {
+    /// The session of a Supabase project with this storage key. Without `renewal` it lasts as long as its token.
+    pub fn supabase(provider: usize, storage_key: &str, renewal: Option<Renewal>) -> Self {
         Self {
             provider,
             cookies: Cookies::Supabase(SupabaseCookies::new(storage_key)),
+            renewal,
         }
+    }
+
+    /// How it is renewed, when it can be.
+    pub fn renewal(&self) -> Option<&Renewal> {
+        self.renewal.as_ref()
     }
 
     /// A session that is one cookie with a bare JWT.
@@ -54,6 +75,7 @@ impl Session {
         Self {
             provider,
             cookies: Cookies::RawToken(cookie),
+            renewal: None,
         }
     }
 
@@ -94,11 +116,11 @@ impl Session {
         }
     }
 
-    /// The access token of the request's session.
+    /// The request's session.
     pub fn read(&self, headers: &HeaderMap) -> Held {
         match &self.cookies {
             Cookies::Supabase(cookies) => match cookies.read(headers) {
-                Ok(Some(session)) => Held::Token(session.access_token),
+                Ok(Some(session)) => Held::Session(Box::new(session)),
                 Ok(None) => Held::Nothing,
                 Err(why) => Held::Unreadable(why),
             },

@@ -17,6 +17,7 @@ fn verified(tokens: &Tokens, identity: Identity, issuer: Issuer) -> Arc<Verified
         headers: Vec::new(),
         provider: 0,
         epoch: tokens.epoch(issuer),
+        renew_at: u64::MAX,
         user_key: 1,
         weight: 1024,
     })
