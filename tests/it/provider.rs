@@ -10,8 +10,9 @@ use tollhouse::base::clock::Clock;
 use tollhouse::base::secret::Secret;
 use tollhouse::config::{self, Options};
 use tollhouse::demo::provider::Fault;
+use tollhouse::provider::supabase::pkce::Verifier;
 use tollhouse::provider::supabase::{
-    Address, Credentials, Opened, Request, Scope, Setup, Supabase,
+    Address, CodeKind, Credentials, Opened, Proof, Request, Scope, Setup, Supabase,
 };
 use tollhouse::provider::{
     Browser, Grant, LoginError, LogoutError, ProviderBudget, RefreshError, Refreshes,
@@ -320,5 +321,91 @@ fn metadata_goes_through_as_the_provider_wrote_it() {
         for (key, value) in metadata {
             assert_eq!(session["user"]["user_metadata"][key], value);
         }
+    });
+}
+
+#[test]
+fn a_code_that_was_sent_opens_a_session_once() {
+    run(KEYS, async |room| {
+        let (request, browser) = (Request::default(), Browser::default());
+        let ada = Address::Email("ada@example.com");
+        let provider = &room.identity.provider;
+        let send = async |address, create_user| {
+            room.client
+                .otp(address, create_user, &request, &browser)
+                .await
+        };
+        send(ada, true).await.unwrap();
+        let code = Secret::new(provider.mail("ada@example.com").unwrap().code);
+        let proof = Proof::Code {
+            kind: CodeKind::Email,
+            address: ada,
+            code: &code,
+        };
+        let opened = room.client.verify(&proof, &browser).await.unwrap();
+        let Opened::Session(grant) = opened else {
+            panic!("{opened:?}");
+        };
+        assert!(room.refresh(&grant.refresh_token).await.is_ok());
+        let spent = room.client.verify(&proof, &browser).await.unwrap_err();
+        let expected = LoginError::Refused {
+            code: "otp_expired",
+        };
+        assert_eq!(spent, expected);
+
+        send(ada, true).await.unwrap();
+        let hash = Secret::new(provider.mail("ada@example.com").unwrap().hash);
+        let proof = Proof::Hash {
+            kind: CodeKind::MagicLink,
+            hash: &hash,
+        };
+        let opened = room.client.verify(&proof, &browser).await;
+        assert!(matches!(opened, Ok(Opened::Session(_))));
+
+        let nobody = Address::Email("nobody@example.com");
+        let error = send(nobody, false).await.unwrap_err();
+        assert!(
+            matches!(error, LoginError::Rejected { code, .. } if code.as_str() == "otp_disabled")
+        );
+    });
+}
+
+#[test]
+fn a_login_elsewhere_ends_in_a_session_for_whoever_began_it() {
+    run(KEYS, async |room| {
+        let provider = &room.identity.provider;
+        provider.log_in_elsewhere_as(Some("grace@example.com"));
+        let verifier = Verifier::generate().unwrap();
+        let back = "https://app.example.com/.auth/callback".parse().unwrap();
+        let url = room
+            .client
+            .authorize("github", &back, None, &verifier.challenge());
+        // As the browser would, without a key and without following.
+        let answer = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap()
+            .get(url)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 302);
+        let location = answer.headers()["location"].to_str().unwrap();
+        let code = location
+            .strip_prefix("https://app.example.com/.auth/callback?code=")
+            .unwrap();
+        let code = Secret::new(code.to_owned());
+        let browser = Browser::default();
+        let stranger = Verifier::generate().unwrap();
+        let refused = room.client.exchange(&code, &stranger, &browser).await;
+        let expected = LoginError::Refused {
+            code: "bad_code_verifier",
+        };
+        assert_eq!(refused.unwrap_err(), expected);
+        let grant = room.client.exchange(&code, &verifier, &browser).await;
+        let session: Value = serde_json::from_str(grant.unwrap().text.expose()).unwrap();
+        assert_eq!(session["user"]["email"], "grace@example.com");
+        let spent = room.client.exchange(&code, &verifier, &browser).await;
+        assert!(matches!(spent, Err(LoginError::Refused { .. })));
     });
 }

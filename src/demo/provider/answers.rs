@@ -1,5 +1,6 @@
 //! What each endpoint does. Status codes, error codes and bodies are those of Supabase Auth.
 
+use super::codes;
 use super::errors::ApiError;
 use super::faults::{Endpoint, parameter};
 use super::refresh::{Grant, RefreshError, Scope};
@@ -32,7 +33,14 @@ where
     match endpoint {
         Endpoint::Password => password(inner, read(body).await?).await,
         Endpoint::Refresh => refresh(inner, read(body).await?),
-        Endpoint::OtherGrant => Err(other_grant(head.uri.query())),
+        Endpoint::Pkce => codes::exchange(inner, body).await?.response(),
+        Endpoint::OtherGrant => Err(ApiError::bad_request(
+            "invalid_credentials",
+            "unsupported_grant_type",
+        )),
+        Endpoint::Otp => codes::otp(inner, body).await,
+        Endpoint::Verify => codes::verify(inner, body).await?.response(),
+        Endpoint::Authorize => codes::authorize(inner, head.uri.query()),
         Endpoint::Signup => signup(inner, read(body).await?).await,
         Endpoint::User => {
             let (user, _) = authenticate(inner, &head.headers)?;
@@ -168,18 +176,6 @@ fn refresh(inner: &Inner, given: RefreshBody) -> Result<Response<Body>, ApiError
     let user = state.users.get(grant.user).cloned();
     drop(state);
     Issued::new(inner, &grant, &user.ok_or_else(user_not_found)?)?.response()
-}
-
-fn other_grant(query: Option<&str>) -> ApiError {
-    if parameter(query, "grant_type").as_deref() == Some("pkce") {
-        // No flow can be started here, so none can be found.
-        return ApiError::new(
-            StatusCode::NOT_FOUND,
-            "flow_state_not_found",
-            "invalid flow state, no valid flow state found",
-        );
-    }
-    ApiError::bad_request("invalid_credentials", "unsupported_grant_type")
 }
 
 fn logout(inner: &Inner, head: &Parts) -> Result<Response<Body>, ApiError> {
@@ -333,7 +329,7 @@ impl Issued {
 }
 
 /// A JSON object of at most [`BODY_BYTES_MAX`].
-async fn read<B, T>(body: B) -> Result<T, ApiError>
+pub(super) async fn read<B, T>(body: B) -> Result<T, ApiError>
 where
     B: http_body::Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -376,7 +372,7 @@ pub(super) fn bad_login() -> ApiError {
     ApiError::bad_request("invalid_credentials", "Invalid login credentials")
 }
 
-fn banned(status: StatusCode) -> ApiError {
+pub(super) fn banned(status: StatusCode) -> ApiError {
     ApiError::new(status, "user_banned", "User is banned")
 }
 

@@ -31,7 +31,11 @@ macro_rules! endpoints {
 endpoints! {
     Password = "token.password",
     Refresh = "token.refresh",
+    Pkce = "token.pkce",
     OtherGrant = "token.other",
+    Authorize = "authorize",
+    Otp = "otp",
+    Verify = "verify",
     Jwks = "jwks",
     OpenId = "openid",
     User = "user",
@@ -51,12 +55,16 @@ impl Endpoint {
             ("POST", "/token") => match parameter(query, "grant_type").as_deref() {
                 Some("password") => Self::Password,
                 Some("refresh_token") => Self::Refresh,
+                Some("pkce") => Self::Pkce,
                 _ => Self::OtherGrant,
             },
             ("GET", "/.well-known/jwks.json") => Self::Jwks,
             ("GET", "/.well-known/openid-configuration") => Self::OpenId,
             ("GET", "/user") => Self::User,
             ("POST", "/logout") => Self::Logout,
+            ("GET", "/authorize") => Self::Authorize,
+            ("POST", "/otp") => Self::Otp,
+            ("POST", "/verify") => Self::Verify,
             ("POST", "/signup") => Self::Signup,
             ("GET", "/health") => Self::Health,
             ("GET", "/settings") => Self::Settings,
@@ -202,11 +210,7 @@ mod tests {
             "/auth/v1/token?x=1&grant_type=refresh%5Ftoken",
             "token.refresh",
         );
-        check(
-            Method::POST,
-            "/auth/v1/token?grant_type=pkce",
-            "token.other",
-        );
+        check(Method::POST, "/auth/v1/token?grant_type=pkce", "token.pkce");
         check(Method::POST, "/auth/v1/token", "token.other");
         check(Method::GET, "/auth/v1/token?grant_type=password", "unknown");
         check(Method::GET, "/auth/v1/.well-known/jwks.json", "jwks");

@@ -3,6 +3,7 @@
 //! Tests use it too, with a frozen clock, counters and planned troubles.
 
 mod answers;
+mod codes;
 mod errors;
 mod faults;
 mod refresh;
@@ -10,10 +11,12 @@ mod tokens;
 mod users;
 
 pub use crate::demo::random::CryptoError;
+pub use codes::Mail;
 pub use faults::{Fault, Hold};
 
 use crate::base::body::Body;
 use crate::base::clock::Clock;
+use codes::Codes;
 use errors::ApiError;
 use faults::{Endpoint, Faults};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -90,6 +93,7 @@ struct Inner {
 struct State {
     users: Users,
     sessions: Sessions,
+    codes: Codes,
 }
 
 impl std::fmt::Debug for Provider {
@@ -186,6 +190,19 @@ impl Provider {
         Ok(answers::open_session(&self.0, id)?.text)
     }
 
+    /// The newest message to a user that was not used yet.
+    pub fn mail(&self, email: &str) -> Option<Mail> {
+        let state = self.0.state.lock();
+        let user = state.users.find(email)?;
+        state.codes.mail(user.id)
+    }
+
+    /// Who logs in at every provider elsewhere, without being asked; somebody unknown declines. `None`, as at first: there
+    /// is no such provider.
+    pub fn log_in_elsewhere_as(&self, email: Option<&str>) {
+        self.0.state.lock().codes.elsewhere = email.map(String::from);
+    }
+
     /// A token with these claims and the provider's own header and key.
     pub fn sign(&self, claims: &Value) -> Result<String, CryptoError> {
         self.0.keys.lock().sign(claims)
@@ -206,8 +223,8 @@ impl Provider {
         self.0.keys.lock().revoke_previous();
     }
 
-    /// Requests that came to an endpoint: `token.password`, `token.refresh`, `token.other`, `jwks`, `openid`, `user`,
-    /// `logout`, `signup`, `health`, `settings` or `unknown`.
+    /// Requests that came to an endpoint: `token.password`, `token.refresh`, `token.pkce`, `token.other`, `jwks`, `openid`,
+    /// `user`, `logout`, `signup`, `otp`, `verify`, `authorize`, `health`, `settings` or `unknown`.
     pub fn count(&self, endpoint: &str) -> u64 {
         self.0.faults.count(endpoint)
     }
@@ -249,8 +266,11 @@ impl Provider {
                 return in_front(StatusCode::BAD_GATEWAY);
             }
         }
-        if endpoint != Endpoint::Jwks
-            && let Some(refusal) = self.check_api_key(&head.headers)
+        // What browsers are sent to carries no key.
+        if !matches!(
+            endpoint,
+            Endpoint::Jwks | Endpoint::Authorize | Endpoint::Verify
+        ) && let Some(refusal) = self.check_api_key(&head.headers)
         {
             return refusal;
         }

@@ -1,5 +1,7 @@
 //! The protocol as a client sees it.
 
+mod codes;
+
 use super::*;
 use crate::base::clock::Clock;
 use http::Method;
@@ -186,6 +188,13 @@ async fn malformed_requests_have_their_codes() {
     check(
         "/token?grant_type=pkce",
         json!({}),
+        400,
+        "validation_failed",
+    )
+    .await;
+    check(
+        "/token?grant_type=pkce",
+        json!({"auth_code": "x", "code_verifier": "y"}),
         404,
         "flow_state_not_found",
     )

@@ -148,6 +148,10 @@ impl Line {
                 Err(_) => return Err(Failure::broken("no answer in time")),
             };
             let again = match &failure {
+                // It asked to be left alone for longer.
+                Failure::Later { retry_after, .. } if retry_after.is_some_and(|r| r > wait) => {
+                    Again::No
+                }
                 Failure::Later { again, .. } => *again,
                 _ => Again::No,
             };

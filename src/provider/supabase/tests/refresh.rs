@@ -147,6 +147,8 @@ async fn nobody_at_the_address_is_an_outage() {
 async fn a_limit_is_not_pushed_against() {
     let limited = "HTTP/1.1 429 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
     check(&[Reply::Bytes(limited.into())], 5000, "later 7", 1).await;
+    let down = limited.replace("429", "503");
+    check(&[Reply::Bytes(down)], 5000, "later 7", 1).await;
     let bare = Reply::Json(429, r#"{"code":"over_request_rate_limit","message":"x"}"#);
     check(&[bare], 5000, "later", 1).await;
 }
