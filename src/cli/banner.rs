@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::config::listener::Listener;
-use crate::config::provider::Provider;
+use crate::config::provider::{Provider, ProviderKind};
 use crate::config::route::Auth;
 use crate::config::value::{Endpoint, ListenAddr};
 use crate::server::Running;
@@ -121,7 +121,14 @@ fn session(config: &Config) -> String {
                 .get(session.provider)
                 .and_then(|p| p.cookie_name.as_deref())
                 .unwrap_or("");
-            format!("shared: the cookies {cookie} of the provider's own library")
+            let renewed = match config.providers.get(session.provider).map(|p| &p.kind) {
+                Some(ProviderKind::Supabase {
+                    publishable_key: None,
+                    ..
+                }) => "; not renewed, since the provider has no `publishable_key`",
+                _ => "",
+            };
+            format!("shared: the cookies {cookie} of the provider's own library{renewed}")
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::base::single_flight::{Crash, Landed, SingleFlight};
 use aws_lc_rs::hmac;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -32,9 +33,27 @@ type Outcome = Result<Arc<Grant>, RefreshError>;
 
 /// The refreshes of a process: of every provider, kept over reloads.
 pub struct Refreshes {
+    counts: Arc<Counts>,
     flights: SingleFlight<[u8; 32], Outcome>,
     /// Of this process: what is in memory cannot be tried against tokens without it.
     key: hmac::Key,
+}
+
+/// How the calls went, since the start.
+#[derive(Debug, Default)]
+struct Counts([AtomicU64; 4]);
+
+impl Counts {
+    fn note(&self, outcome: &Outcome) {
+        let [ok, over, later, refused] = &self.0;
+        let count = match outcome {
+            Ok(_) => ok,
+            Err(RefreshError::Over { .. } | RefreshError::NotOurs) => over,
+            Err(RefreshError::Later { .. }) => later,
+            Err(RefreshError::Misconfigured { .. }) => refused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for Refreshes {
@@ -50,6 +69,7 @@ impl Refreshes {
     pub fn new(clock: Clock, control: Handle) -> Result<Self, NoRandomness> {
         let key = Secret::new(random::bytes::<32>()?);
         Ok(Self {
+            counts: Arc::default(),
             flights: SingleFlight::new(ENTRIES_MAX, clock, control),
             key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
         })
@@ -68,9 +88,11 @@ impl Refreshes {
     ) -> Outcome {
         let work = || {
             let (provider, token, browser) = (provider.clone(), token.clone(), browser.clone());
+            let counts = self.counts.clone();
             async move {
                 let outcome = provider.refresh(&token, &browser).await.map(Arc::new);
                 log(&provider, &outcome);
+                counts.note(&outcome);
                 Landed {
                     keep: keep(&outcome),
                     value: outcome,
@@ -93,6 +115,19 @@ impl Refreshes {
     /// Lets go of sessions that are no longer handed out. To be called every few seconds.
     pub fn sweep(&self) {
         self.flights.sweep();
+    }
+
+    /// Calls that were made, by what came of them: a new session; the session is over; it may work later; the provider
+    /// refuses us.
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
+        let [ok, over, later, refused] = &self.counts.0;
+        [
+            ("ok", ok),
+            ("over", over),
+            ("later", later),
+            ("refused", refused),
+        ]
+        .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
     }
 
     /// Refreshes under way and outcomes that are remembered.

@@ -240,6 +240,7 @@ impl AdminView for State {
             key_fetches: fetches
                 .map(|(provider, counts)| (&**provider, counts.each()))
                 .collect(),
+            session_refreshes: snapshot.refreshes.counts(),
             log_lines_dropped: self.access.dropped(),
         })
     }

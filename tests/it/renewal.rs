@@ -112,6 +112,9 @@ fn a_session_is_renewed_when_its_end_is_near_and_not_before() {
     assert!(answer.header("cache-control").unwrap().contains("no-store"));
     assert_eq!(answer.header("pragma"), Some("no-cache"));
 
+    let renewed = "tollhouse_session_refresh_total{outcome=\"ok\"}";
+    assert_eq!(scene.house.metric(renewed), 1.0);
+
     let fresh = taken(&old, &answer);
     let answer = scene.get("/c", &fresh);
     assert_eq!((answer.status, answer.all("set-cookie").len()), (200, 0));

@@ -95,6 +95,8 @@ pub struct Labels {
 pub struct Counted<'a> {
     /// Fetches of public keys: provider, then outcome and count.
     pub key_fetches: Vec<(&'a str, [(&'static str, u64); 3])>,
+    /// Calls that renew sessions: outcome and count.
+    pub session_refreshes: [(&'static str, u64); 4],
     /// Lines lost because the log could not keep up.
     pub log_lines_dropped: u64,
 }

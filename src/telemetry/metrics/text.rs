@@ -94,6 +94,15 @@ pub(super) fn render(metrics: &Metrics, counted: &Counted<'_>) -> String {
         }
     }
     out.family(
+        "tollhouse_session_refresh_total",
+        "counter",
+        "Calls to providers that renew sessions.",
+    );
+    for (outcome, count) in &counted.session_refreshes {
+        let labels = [("outcome", *outcome)];
+        out.line("tollhouse_session_refresh_total", &labels, count);
+    }
+    out.family(
         "tollhouse_rate_limited_total",
         "counter",
         "Requests refused by a rate limit.",
@@ -356,6 +365,7 @@ mod tests {
         metrics.malformed(0);
         let text = metrics.render(&Counted {
             key_fetches: vec![(name, [("ok", 1), ("unreachable", 2), ("unusable", 0)])],
+            session_refreshes: [("ok", 0), ("over", 0), ("later", 0), ("refused", 2)],
             log_lines_dropped: 5,
         });
         let (mut families, mut seen) = (HashSet::new(), HashSet::new());
