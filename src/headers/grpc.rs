@@ -6,11 +6,15 @@ use std::time::Duration;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Whether a message is one of gRPC: `application/grpc`, with a suffix or parameters.
+/// Whether a message is one of gRPC: `application/grpc`, alone or with a suffix or parameters. gRPC-Web is another protocol,
+/// made for HTTP/1.1, and `application/grpcx` is nobody's.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
     headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let start = value.as_bytes().get(..b"application/grpc".len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+        let parted = value.as_bytes().split_at_checked(GRPC.len());
+        parted.is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';'))
+        })
     })
 }
 
@@ -43,6 +47,30 @@ fn parse_timeout(value: &HeaderValue) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grpc_is_its_type_alone_or_with_a_suffix_or_parameters() {
+        let check = |content_type: &'static str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(is_grpc(&headers), expected, "{content_type}");
+        };
+        check("application/grpc", true);
+        check("application/grpc+proto", true);
+        check("Application/GRPC;x=y", true);
+        for other in [
+            "",
+            "application/grp",
+            "application/grpcx",
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpc, text/html",
+            "application/json",
+        ] {
+            check(other, false);
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
 
     #[test]
     fn a_timeout_is_digits_and_a_unit() {

@@ -8,6 +8,7 @@ use super::switched::{self, Switched};
 use super::{Core, Upstream, h2};
 use crate::base::body::Body;
 use crate::config::upstream::Protocol;
+use crate::headers::grpc;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -237,15 +238,12 @@ pub(super) fn silence(headers: &HeaderMap, terms: &Terms) -> Duration {
 }
 
 fn streams(headers: &HeaderMap) -> bool {
-    let starts = |value: &[u8], with: &[u8]| {
-        value
-            .get(..with.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(with))
-    };
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        starts(value, b"text/event-stream") || starts(value, b"application/grpc")
-    })
+    const EVENTS: &[u8] = b"text/event-stream";
+    let events = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let start = value.as_bytes().get(..EVENTS.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    });
+    events || grpc::is_grpc(headers)
 }
 
 /// Path and query alone, as a request to an origin has it (RFC 9112 §3.2.1).
