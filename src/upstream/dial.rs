@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls_platform_verifier::BuilderVerifierExt;
+use socket2::{SockRef, TcpKeepalive};
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +33,13 @@ const MAX_BUFFER: usize = 128 * 1024;
 const MAX_ADDRESSES: usize = 8;
 
 /// A fresh connection: the end that takes requests, and the task that drives it.
+/// What notices a peer that has vanished without a word while nothing is written to it: a probe after a minute of silence,
+/// and the end after a second one without an answer.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
+
 pub(super) struct Line {
     pub(super) sender: SendRequest<Body>,
     pub(super) task: JoinHandle<()>,
@@ -109,6 +117,7 @@ pub(super) async fn tcp(site: &Site, patience: Duration) -> io::Result<TcpStream
     Ok(stream)
 }
 
+    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
 /// Tries one address after the other. Each gets an equal share of the time that is left, so that one which swallows
 /// packets cannot take all of it.
 async fn first_of(addresses: Vec<SocketAddr>, patience: Duration) -> io::Result<TcpStream> {
@@ -297,3 +306,23 @@ mod tests {
         assert_eq!(tls.h2.alpn_protocols, [b"h2".to_vec()]);
     }
 }
+    #[tokio::test]
+    async fn a_peer_that_has_vanished_is_noticed_within_two_minutes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let site = Site {
+            host: "127.0.0.1".into(),
+            port: address.port(),
+            ip: Some(address.ip()),
+        };
+        let stream = tcp(&site, Duration::from_secs(5)).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let (first, each) = (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+        );
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(first + each * probes, Duration::from_secs(120));
+    }
+
