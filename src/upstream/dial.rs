@@ -16,6 +16,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,7 +33,6 @@ const MAX_BUFFER: usize = 128 * 1024;
 /// How many addresses of one name are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// A fresh connection: the end that takes requests, and the task that drives it.
 /// What notices a peer that has vanished without a word while nothing is written to it: a probe after a minute of silence,
 /// and the end after a second one without an answer.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -40,9 +40,12 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(10))
     .with_retries(6);
 
+/// A fresh connection: the end that takes requests, and the task that drives it.
 pub(super) struct Line {
     pub(super) sender: SendRequest<Body>,
     pub(super) task: JoinHandle<()>,
+    /// Set when it has switched protocols: bytes pass raw, and who writes them is told when nobody reads.
+    pub(super) raw: Arc<AtomicBool>,
 }
 
 /// What https upstreams are connected with: one trust, in two forms that differ in what ALPN offers (RFC 7301). Each
@@ -114,10 +117,10 @@ pub(super) async fn tcp(site: &Site, patience: Duration) -> io::Result<TcpStream
         }
     };
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
     Ok(stream)
 }
 
-    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
 /// Tries one address after the other. Each gets an equal share of the time that is left, so that one which swallows
 /// packets cannot take all of it.
 async fn first_of(addresses: Vec<SocketAddr>, patience: Duration) -> io::Result<TcpStream> {
@@ -161,6 +164,7 @@ async fn speak<S>(stream: S) -> io::Result<Line>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let raw = Arc::<AtomicBool>::default();
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
@@ -168,6 +172,7 @@ where
         .handshake(TokioIo::new(Heard {
             stream,
             deaf: false,
+            raw: raw.clone(),
         }))
         .await
         .map_err(io::Error::other)?;
@@ -177,18 +182,29 @@ where
             tracing::debug!(error = &error as &dyn Error, "upstream connection ended");
         }
     });
-    Ok(Line { sender, task })
+    Ok(Line { sender, task, raw })
 }
 
 /// A stream that is read although it can no longer be written: an upstream may answer an upload early (413, 401) and
-/// close, and that answer is worth more than the error of the write. Without one, the read fails as the write did.
+/// close, and that answer is worth more than the error of the write. Without one, the read fails as the write did. Once it
+/// has switched protocols there is no such answer, and the write fails.
 struct Heard<S> {
     stream: S,
     /// The upstream reads no more: what is written goes nowhere.
     deaf: bool,
+    raw: Arc<AtomicBool>,
 }
 
 impl<S> Heard<S> {
+    /// What is said of bytes that go nowhere.
+    fn unheard<T>(&self, offered: T) -> Poll<io::Result<T>> {
+        Poll::Ready(if self.raw.load(Ordering::Relaxed) {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            Ok(offered)
+        })
+    }
+
     fn written(
         &mut self,
         result: Poll<io::Result<usize>>,
@@ -198,7 +214,7 @@ impl<S> Heard<S> {
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
                 self.deaf = true;
-                Poll::Ready(Ok(offered))
+                self.unheard(offered)
             }
             other => other,
         }
@@ -222,7 +238,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.deaf {
-            return Poll::Ready(Ok(bytes.len()));
+            return self.unheard(bytes.len());
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(result, bytes.len())
@@ -235,7 +251,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     ) -> Poll<io::Result<usize>> {
         let offered = slices.iter().map(|slice| slice.len()).sum();
         if self.deaf {
-            return Poll::Ready(Ok(offered));
+            return self.unheard(offered);
         }
         let result = pieces::poll_write(&mut self.stream, cx, slices);
         self.written(result, offered)
@@ -247,7 +263,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deaf {
-            return Poll::Ready(Ok(()));
+            return self.unheard(());
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -299,13 +315,6 @@ mod tests {
         assert!(first_of(Vec::new(), Duration::ZERO).await.is_err());
     }
 
-    #[test]
-    fn the_trust_of_the_platform_makes_clients_that_each_ask_for_one_protocol() {
-        let tls = client_tls().unwrap();
-        assert_eq!(tls.http1.alpn_protocols, [b"http/1.1".to_vec()]);
-        assert_eq!(tls.h2.alpn_protocols, [b"h2".to_vec()]);
-    }
-}
     #[tokio::test]
     async fn a_peer_that_has_vanished_is_noticed_within_two_minutes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -326,3 +335,10 @@ mod tests {
         assert_eq!(first + each * probes, Duration::from_secs(120));
     }
 
+    #[test]
+    fn the_trust_of_the_platform_makes_clients_that_each_ask_for_one_protocol() {
+        let tls = client_tls().unwrap();
+        assert_eq!(tls.http1.alpn_protocols, [b"http/1.1".to_vec()]);
+        assert_eq!(tls.h2.alpn_protocols, [b"h2".to_vec()]);
+    }
+}
