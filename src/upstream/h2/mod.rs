@@ -1,8 +1,9 @@
-//! HTTP/2 to upstreams (RFC 9113), with hyper's own connection below: `wire` makes one, `link` is one and what passes
-//! over it, `streams` are those of a worker. Here one request is sent: the rules are those of HTTP/1.1, and a stream that
+//! HTTP/2 to upstreams (RFC 9113), with hyper's own connection below: `wire` makes one, `link` is one, `seat` a request on
+//! it, `streams` are those of a worker. Here one request is sent: the rules are those of HTTP/1.1, and a stream that
 //! the peer has refused or not taken up counts as unwritten, as RFC 9113 §8.7 has it.
 
 mod link;
+mod seat;
 pub(super) mod streams;
 mod wire;
 
@@ -21,7 +22,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use link::{Answer, Seat};
+use seat::{Answer, Outcome, Seat};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(super) async fn send(
     let home = pools.home(upstream);
     home.budget.deposit();
     let (mut head, mut body) = request.into_parts();
+    head.version = Version::HTTP_2;
+    drop(std::mem::take(&mut head.extensions));
     // What `Host` would have been is `:authority` (RFC 9113 §8.3.1), and only that.
     let asked = head.headers.remove(HOST);
     let mut retries = terms.retries;
@@ -77,32 +80,42 @@ pub(super) async fn send(
             Ok((link, reused)) => {
                 place.hand_over();
                 let seat = Seat::new(home.clone(), link, at, deadline);
-                let request =
-                    addressed(&head, asked.as_ref(), endpoint, std::mem::take(&mut body))?;
-                let failed = match seat.exchange(request, terms.timeout).await {
-                    Ok(Ok(response)) => return accept(seat, response, terms, endpoint.text()),
-                    Ok(Err(failed)) => failed,
-                    Err(_elapsed) => {
+                address(&mut head, asked.as_ref(), endpoint)?;
+                // What was written does not come back, and only a retry could want it.
+                let spare = (retries > 0).then(|| head.clone());
+                let failed = match seat.exchange(head, body, terms.timeout).await {
+                    Outcome::Answer(response) => {
+                        return accept(seat, response, terms, endpoint.text());
+                    }
+                    Outcome::Elapsed => {
                         let address = endpoint.text().clone();
                         return Err(SendError::Timeout { address });
                     }
+                    Outcome::Failed(failed) => *failed,
                 };
-                if let Some(fault) = seat.fault() {
+                if let Some(fault) = failed.fault {
                     return Err(SendError::RequestBody(fault));
                 }
-                let why = Unsent::of(&failed);
-                let error = failed.into_error();
-                match (why, seat.take_back()) {
-                    (Some(_), Some(untouched)) => body = untouched,
-                    _ => return Err(SendError::of(error, endpoint.text())),
-                }
+                let why = Unsent::of(&failed.error);
                 if why == Some(Unsent::Closing) {
                     seat.link().retire();
-                    if reused && stale < MAX_LINKS {
-                        // It was closing before it was asked for anything. As for HTTP/1.1, another one is no retry.
-                        stale += 1;
-                        continue;
+                }
+                let mut error = failed.error;
+                let unwritten = error.take_message().map(|request| request.into_parts().0);
+                let error = error.into_error();
+                (head, body) = match (why, unwritten.or(spare), failed.body) {
+                    (Some(_), Some(head), Some(body)) => (head, body),
+                    (Some(_), None, Some(_)) => {
+                        let address = endpoint.text().clone();
+                        let source = io::Error::other(error);
+                        return Err(SendError::Unreachable { address, source });
                     }
+                    _ => return Err(SendError::of(error, endpoint.text())),
+                };
+                if why == Some(Unsent::Closing) && reused && stale < MAX_LINKS {
+                    // It was closing before it was asked for anything. As for HTTP/1.1, another one is no retry.
+                    stale += 1;
+                    continue;
                 }
                 (io::Error::other(error), true)
             }
@@ -158,35 +171,27 @@ impl Unsent {
     }
 }
 
-/// A copy of the request as HTTP/2 to this endpoint has it: an absolute URI, of which hyper makes the pseudo-header
-/// fields, and no `Host`. hyper removes what is the connection's (RFC 9113 §8.2.2) and keeps `te: trailers`.
-fn addressed(
-    head: &Parts,
+/// Makes the head what HTTP/2 to this endpoint has: an absolute URI, of which hyper makes the pseudo-header fields. hyper
+/// removes what is the connection's (RFC 9113 §8.2.2) and keeps `te: trailers`.
+fn address(
+    head: &mut Parts,
     asked: Option<&HeaderValue>,
     endpoint: &Endpoint,
-    body: Body,
-) -> Result<Request<Body>, SendError> {
+) -> Result<(), SendError> {
     let invalid = |error: http::Error| SendError::Unreachable {
         address: endpoint.text().clone(),
         source: io::Error::new(io::ErrorKind::InvalidInput, error),
     };
-    let authority = match asked {
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
+    uri.scheme = Some(endpoint.scheme());
+    uri.authority = Some(match asked {
         Some(host) => Authority::try_from(host.as_bytes()).map_err(|e| invalid(e.into()))?,
         None => endpoint.authority().clone(),
-    };
-    let path = head.uri.path_and_query().cloned();
-    let uri = Uri::builder()
-        .scheme(endpoint.scheme())
-        .authority(authority)
-        .path_and_query(path.unwrap_or(PathAndQuery::from_static("/")))
-        .build()
-        .map_err(invalid)?;
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_2;
-    request.headers_mut().clone_from(&head.headers);
-    Ok(request)
+    });
+    uri.path_and_query
+        .get_or_insert(PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(uri).map_err(|e| invalid(e.into()))?;
+    Ok(())
 }
 
 /// Checks the head of an answer and arranges for the stream to be given back when its body ends.
