@@ -153,7 +153,8 @@ async fn upstream(
     let place = place.transpose()?;
     let client = request.extensions_mut().remove::<OnUpgrade>();
     let terms = Terms {
-        timeout: grpc::timeout(request.headers(), forward.timeout),
+        timeout: forward.timeout,
+        patience: grpc::patience(request.headers()),
         idle_timeout: forward.idle_timeout,
         retries: forward.retries,
         client_ip: Some(ex.client.ip).filter(|_| ex.client.known),

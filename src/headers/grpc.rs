@@ -18,12 +18,10 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// How long a call may take to the head of its answer: what the route allows, or less if its client waits no longer.
-pub fn timeout(headers: &HeaderMap, allowed: Duration) -> Duration {
-    match headers.get(GRPC_TIMEOUT).and_then(parse_timeout) {
-        Some(timeout) if is_grpc(headers) => timeout.min(allowed),
-        _ => allowed,
-    }
+/// How long the client of a call waits for all of it. It may be anything; what a call may take at most is the route's.
+pub fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let timeout = headers.get(GRPC_TIMEOUT)?;
+    parse_timeout(timeout).filter(|_| is_grpc(headers))
 }
 
 /// One to eight digits and a unit. What is malformed is the upstream's to refuse.
@@ -90,17 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_call_of_grpc_has_one_and_it_never_makes_the_routes_longer() {
-        let allowed = Duration::from_secs(60);
+    fn only_a_call_of_grpc_has_a_client_that_says_how_long_it_waits() {
         let mut headers = HeaderMap::new();
         headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1S"));
-        assert_eq!(timeout(&headers, allowed), allowed);
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc+proto"),
-        );
-        assert_eq!(timeout(&headers, allowed), Duration::from_secs(1));
-        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1H"));
-        assert_eq!(timeout(&headers, allowed), allowed);
+        assert_eq!(patience(&headers), None);
+        let grpc = HeaderValue::from_static("application/grpc+proto");
+        headers.insert(CONTENT_TYPE, grpc);
+        assert_eq!(patience(&headers), Some(Duration::from_secs(1)));
+        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("soon"));
+        assert_eq!(patience(&headers), None);
+        headers.remove(GRPC_TIMEOUT);
+        assert_eq!(patience(&headers), None);
     }
 }

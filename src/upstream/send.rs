@@ -29,6 +29,9 @@ pub struct Terms {
     /// To the head of the answer, counted while it is the upstream's turn: from the request's last byte, and
     /// between those before it.
     pub timeout: Duration,
+    /// How long the client waits for it, if it says so; the shorter of both counts. What a client says decides about its
+    /// own request, never about what is shared.
+    pub patience: Option<Duration>,
     /// Silence in the body of the answer; at least an hour for event streams and gRPC.
     pub idle_timeout: Duration,
     /// How often another endpoint may be tried.
@@ -38,6 +41,14 @@ pub struct Terms {
     /// The protocol to switch to, as `Upgrade` names it (RFC 9110 §7.8), such as `websocket`. Such a request goes out as
     /// HTTP/1.1 whatever the upstream's `protocol` says, and has no body.
     pub upgrade: Option<HeaderValue>,
+}
+
+impl Terms {
+    /// How long the head of the answer is waited for.
+    pub(super) fn wait(&self) -> Duration {
+        let patience = self.patience.unwrap_or(Duration::MAX);
+        patience.min(self.timeout)
+    }
 }
 
 /// What an upstream did with a request.
@@ -110,7 +121,7 @@ impl Pools {
                 Ok(mut conn) => {
                     place.hand_over();
                     conn.engage(home);
-                    let mut failed = match conn.exchange(request, terms.timeout).await {
+                    let mut failed = match conn.exchange(request, terms.wait()).await {
                         Ok(Ok(response))
                             if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
                         {

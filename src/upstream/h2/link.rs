@@ -10,6 +10,7 @@ use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Streams at once on one connection, at most; a peer may allow fewer. What a lost connection can cost.
 pub(super) const MAX_STREAMS: usize = 100;
@@ -36,8 +37,19 @@ pub(super) struct Link {
     asked: AtomicBool,
     /// It is given no more requests.
     retired: AtomicBool,
-    /// A request on it was given up for silence. A peer that has vanished looks like this, and only this.
+    /// It was silent for too long when something was due. A peer that has vanished looks like this, and only this.
     suspect: AtomicBool,
+    /// The first wait of those that ended in vain since something was read.
+    in_vain: Mutex<Option<Wait>>,
+}
+
+/// Since when something is waited for. A peer that says anything at all meanwhile is there.
+#[derive(Clone, Copy)]
+pub(super) struct Wait {
+    /// What the pulse had heard then.
+    heard: u64,
+    /// The sweeper's milliseconds.
+    since: u64,
 }
 
 impl Link {
@@ -56,10 +68,11 @@ impl Link {
             asked: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
+            in_vain: Mutex::new(None),
         }
     }
 
-    /// Whether it may be given requests at all.
+    /// Whether it is to be given requests.
     pub(super) fn usable(&self, now: u64) -> bool {
         let rested = now.saturating_sub(self.idle_since.load(Ordering::Relaxed));
         let young = if self.asked.load(Ordering::Relaxed) {
@@ -68,7 +81,12 @@ impl Link {
             // Whoever waited for it is about to take it.
             rested < self.idle_limit.max(FRESH)
         };
-        young && !self.retired.load(Ordering::Relaxed) && !self.sender.lock().is_closed()
+        young && self.takes()
+    }
+
+    /// Whether it can be given requests, however old it is.
+    pub(super) fn takes(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed) && !self.sender.lock().is_closed()
     }
 
     pub(super) fn streams(&self) -> usize {
@@ -98,9 +116,30 @@ impl Link {
         self.sender.lock().try_send_request(request)
     }
 
-    pub(super) fn suspect(&self) {
-        self.retire();
-        self.suspect.store(true, Ordering::Relaxed);
+    /// Something is waited for from now on.
+    pub(super) fn wait(&self, now: u64) -> Wait {
+        Wait {
+            heard: self.pulse.heard(),
+            since: now,
+        }
+    }
+
+    /// A wait has ended in vain. Makes it suspect when nothing was read since it began, or since an earlier one did, for as
+    /// long as the route waits: that a client waits less must not cost others their connection.
+    pub(super) fn waited(&self, wait: Wait, limit: Duration, now: u64) {
+        if self.pulse.heard() != wait.heard {
+            return;
+        }
+        let mut first = self.in_vain.lock();
+        let first = match &mut *first {
+            Some(first) if first.heard == wait.heard => first,
+            other => other.insert(wait),
+        };
+        let silent = Duration::from_millis(now.saturating_sub(first.since));
+        if silent >= limit {
+            self.retire();
+            self.suspect.store(true, Ordering::Relaxed);
+        }
     }
 
     /// One stream less. Whether it was the last one and the connection is not to be kept.

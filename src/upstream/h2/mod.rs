@@ -83,7 +83,7 @@ pub(super) async fn send(
                 address(&mut head, asked.as_ref(), endpoint)?;
                 // What was written does not come back, and only a retry could want it.
                 let spare = (retries > 0).then(|| head.clone());
-                let failed = match seat.exchange(head, body, terms.timeout).await {
+                let failed = match seat.exchange(head, body, terms).await {
                     Outcome::Answer(response) => {
                         return accept(seat, response, terms, endpoint.text());
                     }

@@ -1,12 +1,13 @@
 //! One request on an HTTP/2 connection, from the moment it is handed over until its answer and its upload are both over,
 //! or one of them is given up. A stream that is given up is reset and takes nothing with it.
 
-use super::link::Link;
+use super::link::{Link, Wait};
 use crate::base::body::{Body, BodyError, End, Watch};
 use crate::base::deadline::Deadline;
 use crate::upstream::conn::CLIENT_SILENCE;
 use crate::upstream::pool::Home;
 use crate::upstream::retry::BodyFault;
+use crate::upstream::send::Terms;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::request::Parts;
@@ -49,6 +50,8 @@ enum Stage {
 
 struct State {
     stage: Stage,
+    /// Since when the upstream owes something: the head, or more of the body.
+    wait: Wait,
     /// The request's body; `None` when it is over or was had back.
     body: Option<Body>,
     /// hyper has not let go of the body.
@@ -94,6 +97,7 @@ impl Seat {
         at: usize,
         deadline: Deadline,
     ) -> Arc<Self> {
+        let wait = link.wait(home.sweeper.coarse_millis());
         Arc::new(Self {
             home,
             link,
@@ -101,6 +105,7 @@ impl Seat {
             deadline,
             state: Mutex::new(State {
                 stage: Stage::Untouched,
+                wait,
                 body: None,
                 sending: false,
                 fault: None,
@@ -121,9 +126,10 @@ impl Seat {
         self: &Arc<Self>,
         head: Parts,
         body: Body,
-        timeout: Duration,
+        terms: &Terms,
     ) -> Outcome {
         let _asking = Asking(self);
+        let timeout = terms.wait();
         let (body, kept) = if body.is_end_stream() {
             (body, Body::empty())
         } else {
@@ -152,10 +158,22 @@ impl Seat {
                 }))
             }
             Err(_elapsed) => {
-                self.link.suspect();
+                self.waited(terms.timeout);
                 Outcome::Elapsed
             }
         }
+    }
+
+    fn arm(&self, state: &mut State, after: Duration) {
+        state.wait = self.link.wait(self.home.sweeper.coarse_millis());
+        self.deadline.arm(after);
+    }
+
+    /// Nothing came. `limit` is how long the route waits.
+    fn waited(&self, limit: Duration) {
+        let wait = self.state.lock().wait;
+        let now = self.home.sweeper.coarse_millis();
+        self.link.waited(wait, limit, now);
     }
 
     /// The answer is read to its end. What is left of an upload has a while to follow.
@@ -246,7 +264,7 @@ impl http_body::Body for Upload {
             }
         };
         if state.stage <= Stage::Asked {
-            seat.deadline.arm(patience);
+            seat.arm(&mut state, patience);
         }
         next
     }
@@ -293,10 +311,11 @@ impl Watch for Answer {
     fn pending(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         if !self.waiting {
             self.waiting = true;
-            self.seat.deadline.arm(self.idle_timeout);
+            let mut state = self.seat.state.lock();
+            self.seat.arm(&mut state, self.idle_timeout);
         }
         if self.seat.deadline.poll_passed(cx) {
-            self.seat.link.suspect();
+            self.seat.waited(self.idle_timeout);
             return Err(BodyError::Stalled);
         }
         Ok(())
