@@ -155,7 +155,8 @@ async fn upstream(
         Some(_) => Some(gateway.berths.take()?),
     };
     let terms = Terms {
-        timeout: grpc::timeout(request.headers(), forward.timeout),
+        timeout: forward.timeout,
+        patience: grpc::patience(request.headers()),
         idle_timeout: forward.idle_timeout,
         retries: forward.retries,
         client_ip: Some(ex.client.ip).filter(|_| ex.client.known),

@@ -6,20 +6,22 @@ use std::time::Duration;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Whether a message is one of gRPC: `application/grpc`, with a suffix or parameters.
+/// Whether a message is one of gRPC: `application/grpc`, alone or with a suffix or parameters. gRPC-Web is another protocol,
+/// made for HTTP/1.1, and `application/grpcx` is nobody's.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
     headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let start = value.as_bytes().get(..b"application/grpc".len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+        let parted = value.as_bytes().split_at_checked(GRPC.len());
+        parted.is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';'))
+        })
     })
 }
 
-/// How long a call may take to the head of its answer: what the route allows, or less if its client waits no longer.
-pub fn timeout(headers: &HeaderMap, allowed: Duration) -> Duration {
-    match headers.get(GRPC_TIMEOUT).and_then(parse_timeout) {
-        Some(timeout) if is_grpc(headers) => timeout.min(allowed),
-        _ => allowed,
-    }
+/// How long the client of a call waits for all of it. It may be anything; what a call may take at most is the route's.
+pub fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let timeout = headers.get(GRPC_TIMEOUT)?;
+    parse_timeout(timeout).filter(|_| is_grpc(headers))
 }
 
 /// One to eight digits and a unit. What is malformed is the upstream's to refuse.
@@ -45,6 +47,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn grpc_is_its_type_alone_or_with_a_suffix_or_parameters() {
+        let check = |content_type: &'static str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(is_grpc(&headers), expected, "{content_type}");
+        };
+        check("application/grpc", true);
+        check("application/grpc+proto", true);
+        check("Application/GRPC;x=y", true);
+        for other in [
+            "",
+            "application/grp",
+            "application/grpcx",
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpc, text/html",
+            "application/json",
+        ] {
+            check(other, false);
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+
+    #[test]
     fn a_timeout_is_digits_and_a_unit() {
         let check = |text: &'static str, expected| {
             let found = parse_timeout(&HeaderValue::from_static(text));
@@ -62,17 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_call_of_grpc_has_one_and_it_never_makes_the_routes_longer() {
-        let allowed = Duration::from_secs(60);
+    fn only_a_call_of_grpc_has_a_client_that_says_how_long_it_waits() {
         let mut headers = HeaderMap::new();
         headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1S"));
-        assert_eq!(timeout(&headers, allowed), allowed);
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc+proto"),
-        );
-        assert_eq!(timeout(&headers, allowed), Duration::from_secs(1));
-        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1H"));
-        assert_eq!(timeout(&headers, allowed), allowed);
+        assert_eq!(patience(&headers), None);
+        let grpc = HeaderValue::from_static("application/grpc+proto");
+        headers.insert(CONTENT_TYPE, grpc);
+        assert_eq!(patience(&headers), Some(Duration::from_secs(1)));
+        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("soon"));
+        assert_eq!(patience(&headers), None);
+        headers.remove(GRPC_TIMEOUT);
+        assert_eq!(patience(&headers), None);
     }
 }

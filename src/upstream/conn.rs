@@ -43,6 +43,8 @@ pub(super) struct Ages {
 pub(super) struct Conn {
     sender: SendRequest<Body>,
     task: JoinHandle<()>,
+    /// Tells the socket that what passes is no HTTP any more.
+    raw: Arc<AtomicBool>,
     gauges: Arc<Gauges>,
     /// Where to go back to, while it has a request. Then it holds a place at its endpoint, and dropping it closes it
     /// at once: what is left unread cannot be told from the next answer.
@@ -72,6 +74,7 @@ impl Conn {
         Self {
             sender: line.sender,
             task: line.task,
+            raw: line.raw,
             gauges: gauges.clone(),
             home: None,
             at,
@@ -156,6 +159,7 @@ impl Conn {
         switching: OnUpgrade,
         timeout: Duration,
     ) -> Result<Result<Upgraded, hyper::Error>, Elapsed> {
+        self.raw.store(true, Ordering::Relaxed);
         self.deadline.within(timeout, switching).await
     }
 

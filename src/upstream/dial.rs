@@ -10,11 +10,13 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls_platform_verifier::BuilderVerifierExt;
+use socket2::{SockRef, TcpKeepalive};
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,10 +33,19 @@ const MAX_BUFFER: usize = 128 * 1024;
 /// How many addresses of one name are tried.
 const MAX_ADDRESSES: usize = 8;
 
+/// What notices a peer that has vanished without a word while nothing is written to it: a probe after a minute of silence,
+/// and the end after a second one without an answer.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
+
 /// A fresh connection: the end that takes requests, and the task that drives it.
 pub(super) struct Line {
     pub(super) sender: SendRequest<Body>,
     pub(super) task: JoinHandle<()>,
+    /// Set when it has switched protocols: bytes pass raw, and who writes them is told when nobody reads.
+    pub(super) raw: Arc<AtomicBool>,
 }
 
 /// What https upstreams are connected with: one trust, in two forms that differ in what ALPN offers (RFC 7301). Each
@@ -106,6 +117,7 @@ pub(super) async fn tcp(site: &Site, patience: Duration) -> io::Result<TcpStream
         }
     };
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
     Ok(stream)
 }
 
@@ -152,6 +164,7 @@ async fn speak<S>(stream: S) -> io::Result<Line>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let raw = Arc::<AtomicBool>::default();
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
@@ -159,6 +172,7 @@ where
         .handshake(TokioIo::new(Heard {
             stream,
             deaf: false,
+            raw: raw.clone(),
         }))
         .await
         .map_err(io::Error::other)?;
@@ -168,18 +182,29 @@ where
             tracing::debug!(error = &error as &dyn Error, "upstream connection ended");
         }
     });
-    Ok(Line { sender, task })
+    Ok(Line { sender, task, raw })
 }
 
 /// A stream that is read although it can no longer be written: an upstream may answer an upload early (413, 401) and
-/// close, and that answer is worth more than the error of the write. Without one, the read fails as the write did.
+/// close, and that answer is worth more than the error of the write. Without one, the read fails as the write did. Once it
+/// has switched protocols there is no such answer, and the write fails.
 struct Heard<S> {
     stream: S,
     /// The upstream reads no more: what is written goes nowhere.
     deaf: bool,
+    raw: Arc<AtomicBool>,
 }
 
 impl<S> Heard<S> {
+    /// What is said of bytes that go nowhere.
+    fn unheard<T>(&self, offered: T) -> Poll<io::Result<T>> {
+        Poll::Ready(if self.raw.load(Ordering::Relaxed) {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            Ok(offered)
+        })
+    }
+
     fn written(
         &mut self,
         result: Poll<io::Result<usize>>,
@@ -189,7 +214,7 @@ impl<S> Heard<S> {
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
                 self.deaf = true;
-                Poll::Ready(Ok(offered))
+                self.unheard(offered)
             }
             other => other,
         }
@@ -213,7 +238,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.deaf {
-            return Poll::Ready(Ok(bytes.len()));
+            return self.unheard(bytes.len());
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(result, bytes.len())
@@ -226,7 +251,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     ) -> Poll<io::Result<usize>> {
         let offered = slices.iter().map(|slice| slice.len()).sum();
         if self.deaf {
-            return Poll::Ready(Ok(offered));
+            return self.unheard(offered);
         }
         let result = pieces::poll_write(&mut self.stream, cx, slices);
         self.written(result, offered)
@@ -238,7 +263,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deaf {
-            return Poll::Ready(Ok(()));
+            return self.unheard(());
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -288,6 +313,26 @@ mod tests {
                 .is_err()
         );
         assert!(first_of(Vec::new(), Duration::ZERO).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_vanished_is_noticed_within_two_minutes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let site = Site {
+            host: "127.0.0.1".into(),
+            port: address.port(),
+            ip: Some(address.ip()),
+        };
+        let stream = tcp(&site, Duration::from_secs(5)).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let (first, each) = (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+        );
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(first + each * probes, Duration::from_secs(120));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::switched::{self, Switched};
 use super::{Core, Upstream, h2};
 use crate::base::body::Body;
 use crate::config::upstream::Protocol;
+use crate::headers::grpc;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -28,6 +29,9 @@ pub struct Terms {
     /// To the head of the answer, counted while it is the upstream's turn: from the request's last byte, and
     /// between those before it.
     pub timeout: Duration,
+    /// How long the client waits for it, if it says so; the shorter of both counts. What a client says decides about its
+    /// own request, never about what is shared.
+    pub patience: Option<Duration>,
     /// Silence in the body of the answer; at least an hour for event streams and gRPC.
     pub idle_timeout: Duration,
     /// How often another endpoint may be tried.
@@ -37,6 +41,14 @@ pub struct Terms {
     /// The protocol to switch to, as `Upgrade` names it (RFC 9110 §7.8), such as `websocket`. Such a request goes out as
     /// HTTP/1.1 whatever the upstream's `protocol` says, and has no body.
     pub upgrade: Option<HeaderValue>,
+}
+
+impl Terms {
+    /// How long the head of the answer is waited for.
+    pub(super) fn wait(&self) -> Duration {
+        let patience = self.patience.unwrap_or(Duration::MAX);
+        patience.min(self.timeout)
+    }
 }
 
 /// What an upstream did with a request.
@@ -109,7 +121,7 @@ impl Pools {
                 Ok(mut conn) => {
                     place.hand_over();
                     conn.engage(home);
-                    let mut failed = match conn.exchange(request, terms.timeout).await {
+                    let mut failed = match conn.exchange(request, terms.wait()).await {
                         Ok(Ok(response))
                             if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
                         {
@@ -237,15 +249,12 @@ pub(super) fn silence(headers: &HeaderMap, terms: &Terms) -> Duration {
 }
 
 fn streams(headers: &HeaderMap) -> bool {
-    let starts = |value: &[u8], with: &[u8]| {
-        value
-            .get(..with.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(with))
-    };
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        starts(value, b"text/event-stream") || starts(value, b"application/grpc")
-    })
+    const EVENTS: &[u8] = b"text/event-stream";
+    let events = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let start = value.as_bytes().get(..EVENTS.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    });
+    events || grpc::is_grpc(headers)
 }
 
 /// Path and query alone, as a request to an origin has it (RFC 9112 §3.2.1).

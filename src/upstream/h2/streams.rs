@@ -12,9 +12,12 @@ use std::io;
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
-/// Connections to one endpoint, of one worker, that may be given requests: with all streams on each, 800 at once. Those that are given none any more live as
-/// long as a request does.
+/// Connections to one endpoint, of one worker, that may be given requests: with all streams on each, 800 at once.
 pub(super) const MAX_LINKS: usize = 8;
+
+/// As many again may be there only to finish what they have: streams can last for hours, and a connection minutes. When there
+/// are so many, old ones are given requests again, and without one of those the endpoint is full.
+const MAX_FINISHING: usize = 128;
 
 /// Deadlines kept for the next request.
 const MAX_SPARES: usize = 256;
@@ -32,6 +35,7 @@ pub(in crate::upstream) struct Streams {
 /// The connections to one endpoint.
 #[derive(Default)]
 struct Hub {
+    /// Those that may be given requests, and those that finish what they have.
     links: Vec<Arc<Link>>,
     /// Under way. Each belongs to its task: one that is gone has ended.
     dials: Vec<Weak<watch::Sender<Outcome>>>,
@@ -70,6 +74,14 @@ impl fmt::Display for Failed {
 impl Error for Failed {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source()
+    }
+}
+
+impl Hub {
+    /// Drops what is given no more requests and has none.
+    fn tidy(&mut self, now: u64) {
+        self.links
+            .retain(|link| link.streams() > 0 || link.usable(now));
     }
 }
 
@@ -131,8 +143,12 @@ impl Streams {
     fn look(home: &Arc<Home>, at: usize) -> Found {
         let now = home.sweeper.coarse_millis();
         let mut hub = home.streams.hubs[at].lock();
-        hub.links.retain(|link| link.usable(now));
-        let fits = hub.links.iter().filter(|l| l.streams() < l.capacity());
+        hub.tidy(now);
+        let usable = hub.links.iter().filter(|link| link.usable(now)).count();
+        let crowded = hub.links.len() - usable >= MAX_FINISHING;
+        let fits = hub.links.iter().filter(|link| {
+            link.streams() < link.capacity() && (link.usable(now) || (crowded && link.takes()))
+        });
         if let Some(link) = fits.min_by_key(|link| link.streams()) {
             link.enter();
             return Found::Room(link.clone());
@@ -144,7 +160,7 @@ impl Streams {
             return Found::Dial(dial.subscribe());
         }
         drop(under_way);
-        if hub.links.len() + hub.dials.len() >= MAX_LINKS {
+        if crowded || usable + hub.dials.len() >= MAX_LINKS {
             return Found::Full;
         }
         Found::Dial(Self::dial(home, at, &mut hub))
@@ -198,7 +214,7 @@ impl Streams {
     /// Closes what is idle or old, as the streams on it end.
     pub(in crate::upstream) fn reap(&self, now: u64) {
         for hub in &self.hubs {
-            hub.lock().links.retain(|link| link.usable(now));
+            hub.lock().tidy(now);
         }
     }
 

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -61,6 +61,8 @@ pub(super) struct Pulse {
     strange: AtomicBool,
     /// The streams that the peer allows at once (RFC 9113 §5.1.2), as of the driver's last turn.
     allows: AtomicUsize,
+    /// How often something was read.
+    heard: AtomicU64,
     /// Wakes the driver when the peer has greeted.
     driver: AtomicWaker,
     /// Nothing is read or written any more.
@@ -72,6 +74,10 @@ pub(super) struct Pulse {
 impl Pulse {
     pub(super) fn allows(&self) -> usize {
         self.allows.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Ends the connection without waiting for the peer, which may be gone: a farewell might never be written.
@@ -230,6 +236,7 @@ impl AsyncRead for Wire {
         this.whole()?;
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut this.socket).poll_read(cx, buffer))?;
+        this.pulse.heard.fetch_add(1, Ordering::Relaxed);
         if !this.pulse.greeted.load(Ordering::Relaxed) {
             let news = buffer.filled().get(before..).unwrap_or_default();
             match this.first.read(news) {

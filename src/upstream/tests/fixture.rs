@@ -274,6 +274,7 @@ impl Worker {
             limits: Limits::default(),
             terms: Terms {
                 timeout: long,
+                patience: None,
                 idle_timeout: long,
                 retries: 1,
                 client_ip: None,

@@ -1,11 +1,14 @@
 //! Streams and connections of HTTP/2 that one side gives up, and what that costs the others.
 
 use super::fixture::{Fixture, read, request, upload};
-use super::peer::{Conn, h2c, heads_first, hello, ok, send, serve, whole, worker as of};
+use super::peer::{
+    Conn, h2c, heads_first, hello, hello_after, ok, send, serve, whole, worker as of,
+};
 use crate::base::body::{Body, BodyError};
 use crate::upstream::SendError;
 use ::h2::Reason;
 use ::h2::server::Builder;
+use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -41,6 +44,61 @@ async fn after_goaway_a_connection_gets_no_requests_and_those_it_has_finish() {
     go_on.notify_one();
     assert_eq!(read(first).await.unwrap().1, "hello");
     assert_eq!((worker.open(), worker.in_flight()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_upload_that_meets_a_goaway_arrives_whole_at_the_next_connection_or_fails() {
+    let body = |streamed: bool| {
+        if !streamed {
+            return Body::full("the whole");
+        }
+        let (sender, body) = upload();
+        sender.send(Ok("the ")).unwrap();
+        sender.send(Ok("whole")).unwrap();
+        body
+    };
+    for (streamed, retries) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let fixture = h2c(Builder::new(), move |mut conn: Conn, number| {
+            let tell = tell.clone();
+            async move {
+                if number > 0 {
+                    return serve(conn, move |asked, reply| {
+                        let tell = tell.clone();
+                        async move {
+                            let (body, _) = whole(asked).await;
+                            tell.send(String::from_utf8(body).unwrap()).unwrap();
+                            hello_after(reply).await;
+                        }
+                    })
+                    .await;
+                }
+                // The first answer stays open, so that the connection does.
+                let (_, mut reply) = conn.accept().await.unwrap().unwrap();
+                let mut body = reply.send_response(ok(), false).unwrap();
+                send(&mut body, "open", false);
+                conn.graceful_shutdown();
+                while let Some(Ok(_)) = conn.accept().await {}
+                drop(body);
+            }
+        })
+        .await;
+        let mut worker = of(&fixture);
+        worker.terms.retries = retries;
+        let worker = worker.start();
+        let mut first = worker.get().await.unwrap();
+        // GOAWAY is here; nobody has told the end that takes requests.
+        first.body_mut().frame().await.unwrap().unwrap();
+        for _ in 0..3 {
+            let post = request("POST", body(streamed));
+            let answer = worker.send(post).await.unwrap();
+            assert_eq!(read(answer).await.unwrap().1, "hello");
+            assert_eq!(told.recv().await.unwrap(), "the whole");
+        }
+        assert_eq!(fixture.connections(), 2);
+        drop(first);
+        assert_eq!((worker.open(), worker.in_flight()), (1, 0));
+    }
 }
 
 #[tokio::test]
@@ -155,15 +213,17 @@ async fn a_peer_that_went_silent_is_not_asked_again_and_its_connection_closes() 
         if number > 0 {
             return serve(conn, hello).await;
         }
+        let (asked, reply) = conn.accept().await.unwrap().unwrap();
+        hello(asked, reply).await;
         let mut kept = Vec::new();
         while let Some(Ok(one)) = conn.accept().await {
             kept.push(one);
         }
     })
     .await;
-    let mut worker = of(&fixture);
+    let mut worker = of(&fixture).start();
+    assert_eq!(worker.read().await.1, "hello");
     worker.terms.timeout = Duration::from_millis(1);
-    let mut worker = worker.start();
     let error = worker.get().await.unwrap_err();
     assert!(matches!(error, SendError::Timeout { .. }), "{error:?}");
     assert_eq!((worker.open(), worker.in_flight()), (0, 0));
@@ -171,6 +231,96 @@ async fn a_peer_that_went_silent_is_not_asked_again_and_its_connection_closes() 
     worker.terms.timeout = Duration::from_secs(60);
     assert_eq!(worker.read().await.1, "hello");
     assert_eq!(fixture.connections(), 2);
+}
+
+/// Answers `GET` with a body that stays open; to anything else it says nothing but, if it may, one more word in that body.
+async fn mute(says_something: bool) -> Fixture {
+    h2c(Builder::new(), move |mut conn: Conn, _| async move {
+        let (mut open, mut kept) = (Vec::new(), Vec::new());
+        while let Some(Ok((asked, mut reply))) = conn.accept().await {
+            if asked.method() == "GET" {
+                let mut body = reply.send_response(ok(), false).unwrap();
+                send(&mut body, "open", false);
+                open.push(body);
+                continue;
+            }
+            if says_something {
+                send(open.last_mut().unwrap(), "more", false);
+            }
+            kept.push((asked, reply));
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn only_silence_for_as_long_as_the_route_waits_makes_a_connection_suspect() {
+    let short = Duration::from_millis(1);
+    let long = Duration::from_secs(60);
+    let check = async |timeout, patience, says_something, kept: bool| {
+        let fixture = mute(says_something).await;
+        let mut worker = of(&fixture).start();
+        let mut first = worker.get().await.unwrap();
+        first.body_mut().frame().await.unwrap().unwrap();
+        worker.terms.timeout = timeout;
+        worker.terms.patience = patience;
+        for _ in 0..2 {
+            let asked = worker.send(request("POST", Body::empty())).await;
+            let error = asked.unwrap_err();
+            assert!(matches!(error, SendError::Timeout { .. }), "{error:?}");
+            if !kept {
+                break;
+            }
+        }
+        assert_eq!(worker.in_flight(), 1);
+        worker.terms.timeout = long;
+        worker.terms.patience = None;
+        drop(worker.get().await.unwrap());
+        assert_eq!(fixture.connections(), if kept { 1 } else { 2 });
+        drop(first);
+        assert_eq!(worker.open(), 1);
+    };
+    // A client in a hurry; an upstream that is slow with one answer of several; one that may be gone.
+    check(long, Some(short), false, true).await;
+    check(short, None, true, true).await;
+    check(short, None, false, false).await;
+    // Hurried clients find out, too, in time.
+    check(short * 2, Some(short), false, false).await;
+}
+
+#[tokio::test]
+async fn connections_that_only_finish_what_they_have_are_not_without_number() {
+    let mut fixture = h2c(Builder::new(), |mut conn: Conn, _| async move {
+        let (_, mut reply) = conn.accept().await.unwrap().unwrap();
+        let mut body = reply.send_response(ok(), false).unwrap();
+        send(&mut body, "open", false);
+        conn.graceful_shutdown();
+        while let Some(Ok(_)) = conn.accept().await {}
+        drop(body);
+    })
+    .await;
+    let worker = of(&fixture).start();
+    let mut open = Vec::new();
+    let error = loop {
+        match worker.get().await {
+            Ok(mut answer) => {
+                answer.body_mut().frame().await.unwrap().unwrap();
+                open.push(answer);
+                assert!(open.len() <= 200);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, SendError::Unavailable { .. }), "{error:?}");
+    assert!(open.len() >= 100, "{}", open.len());
+    assert_eq!(worker.open(), open.len());
+    // When one has finished there is room again.
+    open.pop();
+    open.push(worker.get().await.unwrap());
+    drop(open);
+    assert_eq!((worker.open(), worker.in_flight()), (1, 0));
+    worker.pools.close();
+    fixture.ended(100).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a request and its answer are in HTTP/2, and which requests go out in it.
 
 use super::fixture::{self, Fixture, Worker, nobody, read, request, upload};
-use super::peer::{Asked, Reply, h2c, hello, ok, send, serve, whole};
+use super::peer::{Asked, Reply, h2c, hello, hello_after, ok, send, serve, whole};
 use crate::base::body::{Body, BodyError};
 use crate::config::upstream::Protocol;
 use crate::upstream::{BodyFault, SendError};
@@ -380,9 +380,4 @@ async fn a_slow_client_is_not_a_slow_upstream() {
     };
     let (answer, ()) = tokio::join!(worker.send(request("POST", body)), slow);
     assert_eq!(read(answer.unwrap()).await.unwrap().1, "hello");
-}
-
-async fn hello_after(mut reply: Reply) {
-    let mut body = reply.send_response(ok(), false).unwrap();
-    send(&mut body, "hello", true);
 }

@@ -6,6 +6,7 @@ use crate::config::upstream::Protocol;
 use crate::upstream::{Fault, SendError, Sent, Switched, Unavailable};
 use http::HeaderValue;
 use http::header::{CONNECTION, UPGRADE};
+use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -70,6 +71,34 @@ async fn an_upstream_that_is_asked_may_switch_and_bytes_pass_as_they_are() {
     drop(stream);
     fixture.ended(1).await;
     assert_eq!((worker.open(), worker.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn who_writes_to_a_switched_connection_that_the_upstream_has_closed_is_told() {
+    let mut fixture = Fixture::tcp(|mut peer| async move {
+        peer.head().await;
+        peer.write(SWITCHED).await;
+    })
+    .await;
+    let worker = asking(&fixture.endpoint).start();
+    let mut stream = switched(&worker).await;
+    fixture.ended(1).await;
+    // The first bytes may still go; what comes back for them says that nobody reads.
+    let writing = async {
+        loop {
+            if let Err(error) = stream.write_all(b"ping").await {
+                break error;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(5), writing).await;
+    let kind = error.unwrap().kind();
+    assert!(
+        matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+        "{kind}"
+    );
+    assert!(stream.flush().await.is_err());
 }
 
 #[tokio::test]
