@@ -30,7 +30,8 @@ async function before(dice, settings, unixSeconds) {
     const lines = await libraryWrites(jar, old, JSON.stringify(session(dice, unixSeconds - 10 - dice.below(10_000))), false);
     lines.forEach((line) => jar.set(line));
   }
-  if (dice.chance(0.3)) jar.set(`${STORAGE_KEY}.${25 + dice.below(30)}=orphan`);
+  // Far behind the last piece: a piece that is read would make another session.
+  if (dice.chance(0.3)) jar.set(`${STORAGE_KEY}.${100 + dice.below(30)}=orphan`);
   if (dice.chance(0.2)) jar.set(`${STORAGE_KEY}-code-verifier=base64-InYxIg`);
   return { jar, refresh };
 }
