@@ -9,7 +9,7 @@ use crate::base::body::Body;
 use crate::config::route::OnUnauthenticated;
 use crate::cors;
 use crate::exchange::{Code, Reject};
-use crate::headers::security;
+use crate::headers::{grpc, security};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::telemetry::request_id::X_REQUEST_ID;
@@ -47,7 +47,7 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 impl Style {
     pub(super) fn of(head: &Parts) -> Self {
         let value = |name: &HeaderName| head.headers.get(name).map_or(&b""[..], |v| v.as_bytes());
-        if value(&CONTENT_TYPE).starts_with(b"application/grpc") {
+        if grpc::is_grpc(&head.headers) {
             return Self::Grpc;
         }
         // A navigation: the browser says so, or is too old to say and asks for HTML first.
