@@ -239,7 +239,7 @@ async fn a_session_that_is_gone_is_logged_out() {
     let check = async |status, json| {
         let raw = Raw::start([Reply::Json(status, json)]).await;
         let token = secret("user.access.token");
-        let client = client(&raw, 300);
+        let client = client(&raw, 2000);
         client.logout(&token, Scope::Local, &browser()).await
     };
     assert_eq!(check(403, r#"{"code":"session_not_found"}"#).await, Ok(()));
@@ -250,7 +250,7 @@ async fn a_session_that_is_gone_is_logged_out() {
     assert!(matches!(down, Err(LogoutError::Later { .. })));
     let raw = Raw::start([Reply::Json(204, "")]).await;
     let odd = secret("line\nfeed");
-    let refused = client(&raw, 300)
+    let refused = client(&raw, 2000)
         .logout(&odd, Scope::Local, &browser())
         .await;
     assert!(matches!(refused, Err(LogoutError::TokenRefused { .. })));

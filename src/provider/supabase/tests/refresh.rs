@@ -115,7 +115,7 @@ async fn what_may_pass_is_tried_again_within_the_deadline() {
 async fn attempts_are_bounded_by_number_and_by_time() {
     check(&[OUTAGE], 20_000, "later", 5).await;
     // 200 ms fit, 400 ms more do not.
-    check(&[OUTAGE], 500, "later", 2).await;
+    check(&[OUTAGE], 590, "later", 2).await;
     check(&[OUTAGE], 100, "later", 1).await;
 }
 
@@ -123,7 +123,7 @@ async fn attempts_are_bounded_by_number_and_by_time() {
 async fn a_provider_that_hangs_is_left_at_the_deadline() {
     let begun = std::time::Instant::now();
     check(&[Reply::Hang], 300, "later", 1).await;
-    check(&[OUTAGE, Reply::Hang], 600, "later", 2).await;
+    check(&[OUTAGE, Reply::Hang], 1000, "later", 2).await;
     let trickle = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_owned();
     check(&[Reply::Bytes(trickle)], 100, "later", 1).await;
     assert!(begun.elapsed() < Duration::from_secs(4));

@@ -20,7 +20,7 @@ impl Room {
         let clock = Clock::frozen(NOW);
         Self {
             client: client_with(
-                &provider(&raw.url, Duration::from_millis(500)),
+                &provider(&raw.url, Duration::from_secs(2)),
                 None,
                 10,
                 &clock,
@@ -197,7 +197,7 @@ async fn no_secret_is_seen_in_the_log_or_in_debug() {
         Reply::Cut,
     ] {
         let room = Room::new([reply]).await;
-        let provider = provider(&room.raw.url, Duration::from_millis(100));
+        let provider = provider(&room.raw.url, Duration::from_secs(1));
         let client = client_with(&provider, Some(key), 10, &room.clock);
         let (token, password) = (secret("secret-refresh"), secret("secret-password"));
         let credentials = Credentials {
