@@ -37,7 +37,7 @@ pub(super) struct Limits {
     /// Milliseconds from the first request on, at most; up to a fifth less, so that what was opened together is not
     /// closed together. Lets changes of DNS and load balancing take effect.
     pub(super) life: u64,
-    /// Milliseconds an upload may go on after its answer has ended.
+    /// Milliseconds an upload may go on after its answer has ended, and a stream after its upload was given up.
     pub(super) settle: u64,
 }
 
@@ -400,7 +400,7 @@ impl Home {
 
     fn reap(&self) {
         let now = self.sweeper.coarse_millis();
-        self.streams.reap(now);
+        self.streams.reap(now, self.limits.settle);
         let mut shelves = self.shelves.lock();
         self.settle(&mut shelves, now);
         let shelves = &mut *shelves;

@@ -2,6 +2,7 @@
 //! no room share the dial of another connection; when there may be no other, they are refused, as for `max_in_flight`.
 
 use super::link::{Link, MAX_STREAMS};
+use super::seat::Seat;
 use super::wire;
 use crate::base::deadline::{Deadline, Elapsed};
 use crate::upstream::pool::Home;
@@ -30,6 +31,8 @@ pub(in crate::upstream) struct Streams {
     /// For each endpoint.
     hubs: Box<[Mutex<Hub>]>,
     spares: Mutex<Vec<Deadline>>,
+    /// Their answers are over, their uploads were not. As many as there are streams.
+    settling: Mutex<Vec<Weak<Seat>>>,
 }
 
 /// The connections to one endpoint.
@@ -80,8 +83,7 @@ impl Error for Failed {
 impl Hub {
     /// Drops what is given no more requests and has none.
     fn tidy(&mut self, now: u64) {
-        self.links
-            .retain(|link| link.streams() > 0 || link.usable(now));
+        self.links.retain(|link| link.busy() || link.usable(now));
     }
 }
 
@@ -90,6 +92,7 @@ impl Streams {
         Self {
             hubs: (0..endpoints).map(|_| Mutex::default()).collect(),
             spares: Mutex::default(),
+            settling: Mutex::default(),
         }
     }
 
@@ -146,9 +149,10 @@ impl Streams {
         hub.tidy(now);
         let usable = hub.links.iter().filter(|link| link.usable(now)).count();
         let crowded = hub.links.len() - usable >= MAX_FINISHING;
-        let fits = hub.links.iter().filter(|link| {
-            link.streams() < link.capacity() && (link.usable(now) || (crowded && link.takes()))
-        });
+        let fits = hub
+            .links
+            .iter()
+            .filter(|link| link.fits() && (link.usable(now) || (crowded && link.takes())));
         if let Some(link) = fits.min_by_key(|link| link.streams()) {
             link.enter();
             return Found::Room(link.clone());
@@ -211,17 +215,45 @@ impl Streams {
             .retain(|link| !std::ptr::eq(Arc::as_ptr(link), gone));
     }
 
-    /// Closes what is idle or old, as the streams on it end.
-    pub(in crate::upstream) fn reap(&self, now: u64) {
+    /// The answer of this one is over, its upload is not.
+    pub(super) fn settles(&self, seat: &Arc<Seat>) {
+        self.settling.lock().push(Arc::downgrade(seat));
+    }
+
+    /// Gives up those that settle, all or those that are overdue.
+    fn settle(&self, all: bool) {
+        // Not under the lock: a seat that is left looks at what there is here.
+        let mut settling = std::mem::take(&mut *self.settling.lock());
+        settling.retain(|seat| {
+            let Some(seat) = seat.upgrade() else {
+                return false;
+            };
+            let over = all || seat.overdue();
+            if over {
+                seat.cut();
+            }
+            !over
+        });
+        self.settling.lock().append(&mut settling);
+    }
+
+    /// Closes what is idle or old, as the streams on it end, and gives up what settles for longer than `settle`
+    /// milliseconds.
+    pub(in crate::upstream) fn reap(&self, now: u64, settle: u64) {
+        self.settle(false);
         for hub in &self.hubs {
-            hub.lock().tidy(now);
+            let mut hub = hub.lock();
+            hub.links.iter().for_each(|link| link.reap(now, settle));
+            hub.tidy(now);
         }
     }
 
     /// Closes everything, as its streams end.
     pub(in crate::upstream) fn close(&self) {
+        self.settle(true);
         for hub in &self.hubs {
-            hub.lock().links.clear();
+            let links = std::mem::take(&mut hub.lock().links);
+            links.iter().for_each(|link| link.close());
         }
     }
 
