@@ -260,8 +260,8 @@ impl Home {
         number
     }
 
-    /// The endpoint for a request.
-    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[usize]) -> usize {
+    /// The endpoint for a request; `h2` when it can only be sent in HTTP/2.
+    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[usize], h2: bool) -> usize {
         if self.core.endpoints.len() < 2 {
             return 0;
         }
@@ -276,6 +276,7 @@ impl Home {
             },
             client,
             tried,
+            h2,
             now: self.core.millis(),
         };
         balance::pick(&self.core.endpoints, &draw)

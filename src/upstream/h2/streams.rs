@@ -5,6 +5,7 @@ use super::link::{Link, MAX_STREAMS};
 use super::seat::Seat;
 use super::wire;
 use crate::base::deadline::{Deadline, Elapsed};
+use crate::config::upstream::Protocol;
 use crate::upstream::pool::Home;
 use parking_lot::Mutex;
 use std::error::Error;
@@ -54,6 +55,8 @@ enum Found {
     Dial(watch::Receiver<Outcome>),
     /// Neither.
     Full,
+    /// Neither, and a dial is no use.
+    Without,
 }
 
 /// Why a request has no connection.
@@ -62,6 +65,13 @@ pub(super) enum NoRoom {
     Full,
     /// No connection could be made.
     Unreachable(io::Error),
+}
+
+impl NoRoom {
+    fn without() -> Self {
+        let why = "the upstream did not speak HTTP/2 a moment ago";
+        Self::Unreachable(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
 }
 
 /// Why a dial failed, for each that waited for it.
@@ -110,6 +120,7 @@ impl Streams {
                 return Ok((link, true));
             }
             Found::Full => return Err(NoRoom::Full),
+            Found::Without => return Err(NoRoom::without()),
             Found::Dial(dial) => dial,
         };
         let wait = async {
@@ -130,6 +141,7 @@ impl Streams {
                 match Self::look(home, at) {
                     Found::Room(link) => return Ok((link, false)),
                     Found::Full => return Err(NoRoom::Full),
+                    Found::Without => return Err(NoRoom::without()),
                     Found::Dial(next) => dial = next,
                 }
             }
@@ -167,6 +179,9 @@ impl Streams {
         if crowded || usable + hub.dials.len() >= MAX_LINKS {
             return Found::Full;
         }
+        if home.core.endpoints[at].is_without_h2(home.core.millis()) {
+            return Found::Without;
+        }
         Found::Dial(Self::dial(home, at, &mut hub))
     }
 
@@ -180,8 +195,14 @@ impl Streams {
             let endpoint = &home.core.endpoints[at];
             let patience = home.core.connect_timeout;
             let deadline = home.streams.deadline(&home);
+            let mut met = false;
+            let dialling = async {
+                let socket = wire::connect(endpoint.address(), patience).await?;
+                met = true;
+                wire::greet(socket).await
+            };
             let dialled = deadline
-                .within(patience, wire::dial(endpoint.address(), patience))
+                .within(patience, dialling)
                 .await
                 .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()));
             home.streams.recycle(&deadline);
@@ -197,7 +218,14 @@ impl Streams {
                     Ok(())
                 }
                 Err(error) => {
-                    endpoint.failed(home.core.millis());
+                    let now = home.core.millis();
+                    let shown = wire::speaks_other(&error);
+                    // Where HTTP/1.1 goes to the same address, what was tried for HTTP/2 must not turn it away.
+                    if home.core.protocol == Protocol::Auto && (met || shown) {
+                        endpoint.spoke_no_h2(now, shown);
+                    } else {
+                        endpoint.failed(now);
+                    }
                     Err(Failed(Arc::new(error)))
                 }
             };
