@@ -13,19 +13,23 @@ pub(super) struct Draw<'a> {
     pub(super) client: Option<IpAddr>,
     /// Endpoints that this request has failed to reach.
     pub(super) tried: &'a [usize],
+    /// Whether it can only be sent in HTTP/2.
+    pub(super) h2: bool,
     /// Milliseconds on the upstream's clock.
     pub(super) now: u64,
 }
 
-/// The endpoint to take; never one that was tried unless all were. Endpoints that refused a connection a moment ago
-/// are taken only when no other is left.
+/// The endpoint to take; never one that was tried unless all were. Endpoints that refused a connection a moment ago, or
+/// the protocol that is needed, are taken only when no other is left.
 pub(super) fn pick(endpoints: &[Endpoint], draw: &Draw<'_>) -> usize {
     if endpoints.len() < 2 {
         return 0;
     }
     let untried = |at: usize| !draw.tried.contains(&at);
     choose(endpoints, draw, |at| {
-        untried(at) && !endpoints[at].rests(draw.now)
+        let endpoint = &endpoints[at];
+        let willing = !draw.h2 || !endpoint.is_without_h2(draw.now);
+        untried(at) && willing && !endpoint.rests(draw.now)
     })
     .or_else(|| choose(endpoints, draw, untried))
     .unwrap_or(0)
@@ -107,6 +111,7 @@ mod tests {
             number,
             client: None,
             tried: &[],
+            h2: false,
             now: 0,
         }
     }
@@ -192,6 +197,24 @@ mod tests {
                 };
                 assert_eq!(pick(&endpoints, &only_the_resting), 0);
             }
+        }
+    }
+
+    #[test]
+    fn endpoints_without_http_2_are_passed_over_by_what_needs_it_and_by_nothing_else() {
+        for balance in [Balance::LeastRequests, Balance::RoundRobin, Balance::HashIp] {
+            let endpoints = endpoints(2);
+            endpoints[0].spoke_no_h2(0, true);
+            let draws = |h2: bool| {
+                let draw = move |number| Draw {
+                    h2,
+                    now: 10,
+                    ..draw(balance, mix(number))
+                };
+                (0..50).map(draw)
+            };
+            assert!(draws(true).all(|draw| pick(&endpoints, &draw) == 1));
+            assert!(draws(false).any(|draw| pick(&endpoints, &draw) == 0));
         }
     }
 }

@@ -15,6 +15,9 @@ use tokio_rustls::TlsConnector;
 /// How long an address that refused a connection is passed over while another one can be had. Milliseconds.
 const REST: u64 = 1_000;
 
+/// How long an address that has shown that it does not speak HTTP/2 is not asked to. Milliseconds.
+const WITHOUT_H2: u64 = 10_000;
+
 /// Where to dial.
 pub(super) enum Address {
     Tcp(Site),
@@ -43,6 +46,8 @@ pub(super) struct Endpoint {
     in_flight: AtomicUsize,
     /// Until when it is passed over: milliseconds on the upstream's own clock, 0 when it answered last.
     rests_until: AtomicU64,
+    /// Until when it is not asked for HTTP/2, on the same clock. Says nothing about HTTP/1.1.
+    without_h2_until: AtomicU64,
     address: Address,
     /// As an operator would write it; for logs and the admin page.
     text: Arc<str>,
@@ -84,6 +89,7 @@ impl Endpoint {
         Some(Self {
             in_flight: AtomicUsize::new(0),
             rests_until: AtomicU64::new(0),
+            without_h2_until: AtomicU64::new(0),
             address,
             seed: super::balance::hash(text.as_bytes()),
             text: text.into(),
@@ -140,6 +146,18 @@ impl Endpoint {
     /// A connection was made.
     pub(super) fn reached(&self) {
         self.rests_until.store(0, Ordering::Relaxed);
+    }
+
+    /// It was reached, and did not speak HTTP/2; `shown`: it spoke something else, so that asking again soon is no use.
+    pub(super) fn spoke_no_h2(&self, now: u64, shown: bool) {
+        self.reached();
+        let time = if shown { WITHOUT_H2 } else { REST };
+        self.without_h2_until.store(now + time, Ordering::Relaxed);
+    }
+
+    /// Whether it did not speak HTTP/2 a moment ago.
+    pub(super) fn is_without_h2(&self, now: u64) -> bool {
+        self.without_h2_until.load(Ordering::Relaxed) > now
     }
 
     /// Whether it is passed over while another one can be had.
@@ -216,5 +234,16 @@ mod tests {
         assert!(!endpoint.rests(6_000) && !endpoint.reachable());
         endpoint.reached();
         assert!(!endpoint.rests(5_500) && endpoint.reachable());
+    }
+
+    #[test]
+    fn that_an_endpoint_speaks_no_http_2_is_remembered_for_a_while_and_is_no_failure() {
+        let endpoint = Endpoint::new(&Configured::Unix("/x".into()), None).unwrap();
+        assert!(!endpoint.is_without_h2(0));
+        for (shown, until) in [(false, 6_000), (true, 15_000)] {
+            endpoint.spoke_no_h2(5_000, shown);
+            assert!(endpoint.is_without_h2(until - 1) && !endpoint.is_without_h2(until));
+            assert!(!endpoint.rests(5_000) && endpoint.reachable());
+        }
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Limits {
     /// Milliseconds from the first request on, at most; up to a fifth less, so that what was opened together is not
     /// closed together. Lets changes of DNS and load balancing take effect.
     pub(super) life: u64,
-    /// Milliseconds an upload may go on after its answer has ended.
+    /// Milliseconds an upload may go on after its answer has ended, and a stream after its upload was given up.
     pub(super) settle: u64,
 }
 
@@ -260,8 +260,8 @@ impl Home {
         number
     }
 
-    /// The endpoint for a request.
-    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[usize]) -> usize {
+    /// The endpoint for a request; `h2` when it can only be sent in HTTP/2.
+    pub(super) fn pick(&self, client: Option<IpAddr>, tried: &[usize], h2: bool) -> usize {
         if self.core.endpoints.len() < 2 {
             return 0;
         }
@@ -276,6 +276,7 @@ impl Home {
             },
             client,
             tried,
+            h2,
             now: self.core.millis(),
         };
         balance::pick(&self.core.endpoints, &draw)
@@ -400,7 +401,7 @@ impl Home {
 
     fn reap(&self) {
         let now = self.sweeper.coarse_millis();
-        self.streams.reap(now);
+        self.streams.reap(now, self.limits.settle);
         let mut shelves = self.shelves.lock();
         self.settle(&mut shelves, now);
         let shelves = &mut *shelves;

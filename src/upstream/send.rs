@@ -100,7 +100,7 @@ impl Pools {
         let mut tried = Vec::new();
         let mut redial = false;
         loop {
-            let at = home.pick(terms.client_ip, &tried);
+            let at = home.pick(terms.client_ip, &tried, false);
             let endpoint = &core.endpoints[at];
             let place = core.enter(at).map_err(|reason| SendError::Unavailable {
                 upstream: core.name.clone(),

@@ -29,6 +29,11 @@ pub(super) struct Link {
     gauges: Arc<Gauges>,
     /// Under way.
     streams: AtomicUsize,
+    /// Streams whose request is over and whose upload hyper still has. It lets go when the stream has room to send or is
+    /// reset; a peer that does neither keeps it for ever.
+    strays: AtomicUsize,
+    /// Since when there has been one, in the sweeper's milliseconds.
+    astray_since: AtomicU64,
     /// All in the sweeper's milliseconds: since when it has no stream, how long it may have none, when it is too old.
     idle_since: AtomicU64,
     idle_limit: u64,
@@ -37,7 +42,8 @@ pub(super) struct Link {
     asked: AtomicBool,
     /// It is given no more requests.
     retired: AtomicBool,
-    /// It was silent for too long when something was due. A peer that has vanished looks like this, and only this.
+    /// It was silent for too long when something was due, as a peer that has vanished is, or has a stream that it neither
+    /// reads nor resets.
     suspect: AtomicBool,
     /// The first wait of those that ended in vain since something was read.
     in_vain: Mutex<Option<Wait>>,
@@ -62,6 +68,8 @@ impl Link {
             pulse: fresh.pulse,
             gauges: home.gauges.clone(),
             streams: AtomicUsize::new(0),
+            strays: AtomicUsize::new(0),
+            astray_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(now),
             idle_limit: home.limits.idle_h2,
             dies_at: home.dies_at(now),
@@ -91,6 +99,20 @@ impl Link {
 
     pub(super) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    fn strays(&self) -> usize {
+        self.strays.load(Ordering::Relaxed)
+    }
+
+    /// Whether it carries anything.
+    pub(super) fn busy(&self) -> bool {
+        self.streams() + self.strays() > 0
+    }
+
+    /// Whether another stream fits on it.
+    pub(super) fn fits(&self) -> bool {
+        self.streams() + self.strays() < self.capacity()
     }
 
     /// Streams that fit on it, those that it has included.
@@ -137,8 +159,45 @@ impl Link {
         };
         let silent = Duration::from_millis(now.saturating_sub(first.since));
         if silent >= limit {
-            self.retire();
-            self.suspect.store(true, Ordering::Relaxed);
+            self.give_up();
+        }
+    }
+
+    /// It is given no more requests and is cut when the last of them is over.
+    fn give_up(&self) {
+        self.retire();
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
+    /// A stream is to be left before its upload is over.
+    pub(super) fn goes_astray(&self, now: u64) {
+        if self.strays.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.astray_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// hyper has let go of such an upload.
+    pub(super) fn came_back(&self) {
+        self.strays.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A stream that has been astray for `limit` milliseconds cannot be reset from here. No others join it, and when it has
+    /// outlasted them the connection is cut.
+    pub(super) fn reap(&self, now: u64, limit: u64) {
+        let astray = now.saturating_sub(self.astray_since.load(Ordering::Relaxed));
+        if self.strays() > 0 && astray >= limit {
+            self.give_up();
+            if self.streams() == 0 {
+                self.pulse.cut();
+            }
+        }
+    }
+
+    /// Nothing new is wanted of it: it is retired, and does not wait for what is astray.
+    pub(super) fn close(&self) {
+        self.retire();
+        if self.streams() == 0 && self.strays() > 0 {
+            self.pulse.cut();
         }
     }
 
@@ -149,11 +208,17 @@ impl Link {
         }
         let now = home.sweeper.coarse_millis();
         self.idle_since.store(now, Ordering::Relaxed);
+        let too_many = self.gauges.rests() > home.max_idle;
+        if home.over() {
+            self.close();
+        } else if too_many {
+            self.retire();
+        }
         if self.suspect.load(Ordering::Relaxed) {
             self.pulse.cut();
         }
-        let too_many = self.gauges.rests() > home.max_idle;
-        too_many || home.over() || self.retired.load(Ordering::Relaxed)
+        // What is astray is looked after as long as it is.
+        self.retired.load(Ordering::Relaxed) && self.strays() == 0
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn send(
     let mut tried = Vec::new();
     let mut stale = 0;
     loop {
-        let at = home.pick(terms.client_ip, &tried);
+        let at = home.pick(terms.client_ip, &tried, true);
         let endpoint = &core.endpoints[at];
         let unavailable = |reason| SendError::Unavailable {
             upstream: core.name.clone(),

@@ -44,7 +44,7 @@ enum Stage {
     Answers,
     /// The answer is read to its end; what is left of the upload has a while to follow.
     Settles,
-    /// The places are given back.
+    /// The places are given back, but for that on the connection while hyper has the upload.
     Left,
 }
 
@@ -177,12 +177,26 @@ impl Seat {
     }
 
     /// The answer is read to its end. What is left of an upload has a while to follow.
-    pub(super) fn answered(&self) {
-        let gone = self.state.lock().proceed(Stage::Settles);
+    pub(super) fn answered(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let gone = state.proceed(Stage::Settles);
+        let sending = state.sending;
+        drop(state);
         drop(gone);
+        if sending && self.home.over() {
+            return self.cut();
+        }
         self.deadline
             .arm(Duration::from_millis(self.home.limits.settle));
         self.sends.wake();
+        if sending {
+            self.home.streams.settles(self);
+        }
+    }
+
+    /// Whether what is left of the upload has had its while. hyper looks at the upload only when there is room to send.
+    pub(super) fn overdue(&self) -> bool {
+        self.deadline.has_passed()
     }
 
     /// The stream is given up: its places are free at once, and the upload ends.
@@ -197,6 +211,9 @@ impl Seat {
             return;
         }
         let gone = state.proceed(Stage::Left);
+        if state.sending {
+            self.link.goes_astray(self.home.sweeper.coarse_millis());
+        }
         drop(state);
         drop(gone);
         self.home.core.leave(self.at);
@@ -285,6 +302,9 @@ impl Drop for Upload {
     fn drop(&mut self) {
         let mut state = self.seat.state.lock();
         state.sending = false;
+        if state.stage == Stage::Left {
+            self.seat.link.came_back();
+        }
         // One that came back whole may be sent again.
         let over = state.stage > Stage::Untouched;
         let gone = state.body.take_if(|_| over);

@@ -2,8 +2,10 @@
 //! no room share the dial of another connection; when there may be no other, they are refused, as for `max_in_flight`.
 
 use super::link::{Link, MAX_STREAMS};
+use super::seat::Seat;
 use super::wire;
 use crate::base::deadline::{Deadline, Elapsed};
+use crate::config::upstream::Protocol;
 use crate::upstream::pool::Home;
 use parking_lot::Mutex;
 use std::error::Error;
@@ -30,6 +32,8 @@ pub(in crate::upstream) struct Streams {
     /// For each endpoint.
     hubs: Box<[Mutex<Hub>]>,
     spares: Mutex<Vec<Deadline>>,
+    /// Their answers are over, their uploads were not. As many as there are streams.
+    settling: Mutex<Vec<Weak<Seat>>>,
 }
 
 /// The connections to one endpoint.
@@ -51,6 +55,8 @@ enum Found {
     Dial(watch::Receiver<Outcome>),
     /// Neither.
     Full,
+    /// Neither, and a dial is no use.
+    Without,
 }
 
 /// Why a request has no connection.
@@ -59,6 +65,13 @@ pub(super) enum NoRoom {
     Full,
     /// No connection could be made.
     Unreachable(io::Error),
+}
+
+impl NoRoom {
+    fn without() -> Self {
+        let why = "the upstream did not speak HTTP/2 a moment ago";
+        Self::Unreachable(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
 }
 
 /// Why a dial failed, for each that waited for it.
@@ -80,8 +93,7 @@ impl Error for Failed {
 impl Hub {
     /// Drops what is given no more requests and has none.
     fn tidy(&mut self, now: u64) {
-        self.links
-            .retain(|link| link.streams() > 0 || link.usable(now));
+        self.links.retain(|link| link.busy() || link.usable(now));
     }
 }
 
@@ -90,6 +102,7 @@ impl Streams {
         Self {
             hubs: (0..endpoints).map(|_| Mutex::default()).collect(),
             spares: Mutex::default(),
+            settling: Mutex::default(),
         }
     }
 
@@ -107,6 +120,7 @@ impl Streams {
                 return Ok((link, true));
             }
             Found::Full => return Err(NoRoom::Full),
+            Found::Without => return Err(NoRoom::without()),
             Found::Dial(dial) => dial,
         };
         let wait = async {
@@ -127,6 +141,7 @@ impl Streams {
                 match Self::look(home, at) {
                     Found::Room(link) => return Ok((link, false)),
                     Found::Full => return Err(NoRoom::Full),
+                    Found::Without => return Err(NoRoom::without()),
                     Found::Dial(next) => dial = next,
                 }
             }
@@ -146,9 +161,10 @@ impl Streams {
         hub.tidy(now);
         let usable = hub.links.iter().filter(|link| link.usable(now)).count();
         let crowded = hub.links.len() - usable >= MAX_FINISHING;
-        let fits = hub.links.iter().filter(|link| {
-            link.streams() < link.capacity() && (link.usable(now) || (crowded && link.takes()))
-        });
+        let fits = hub
+            .links
+            .iter()
+            .filter(|link| link.fits() && (link.usable(now) || (crowded && link.takes())));
         if let Some(link) = fits.min_by_key(|link| link.streams()) {
             link.enter();
             return Found::Room(link.clone());
@@ -163,6 +179,9 @@ impl Streams {
         if crowded || usable + hub.dials.len() >= MAX_LINKS {
             return Found::Full;
         }
+        if home.core.endpoints[at].is_without_h2(home.core.millis()) {
+            return Found::Without;
+        }
         Found::Dial(Self::dial(home, at, &mut hub))
     }
 
@@ -176,8 +195,14 @@ impl Streams {
             let endpoint = &home.core.endpoints[at];
             let patience = home.core.connect_timeout;
             let deadline = home.streams.deadline(&home);
+            let mut met = false;
+            let dialling = async {
+                let socket = wire::connect(endpoint.address(), patience).await?;
+                met = true;
+                wire::greet(socket).await
+            };
             let dialled = deadline
-                .within(patience, wire::dial(endpoint.address(), patience))
+                .within(patience, dialling)
                 .await
                 .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()));
             home.streams.recycle(&deadline);
@@ -193,7 +218,14 @@ impl Streams {
                     Ok(())
                 }
                 Err(error) => {
-                    endpoint.failed(home.core.millis());
+                    let now = home.core.millis();
+                    let shown = wire::speaks_other(&error);
+                    // Where HTTP/1.1 goes to the same address, what was tried for HTTP/2 must not turn it away.
+                    if home.core.protocol == Protocol::Auto && (met || shown) {
+                        endpoint.spoke_no_h2(now, shown);
+                    } else {
+                        endpoint.failed(now);
+                    }
                     Err(Failed(Arc::new(error)))
                 }
             };
@@ -211,17 +243,45 @@ impl Streams {
             .retain(|link| !std::ptr::eq(Arc::as_ptr(link), gone));
     }
 
-    /// Closes what is idle or old, as the streams on it end.
-    pub(in crate::upstream) fn reap(&self, now: u64) {
+    /// The answer of this one is over, its upload is not.
+    pub(super) fn settles(&self, seat: &Arc<Seat>) {
+        self.settling.lock().push(Arc::downgrade(seat));
+    }
+
+    /// Gives up those that settle, all or those that are overdue.
+    fn settle(&self, all: bool) {
+        // Not under the lock: a seat that is left looks at what there is here.
+        let mut settling = std::mem::take(&mut *self.settling.lock());
+        settling.retain(|seat| {
+            let Some(seat) = seat.upgrade() else {
+                return false;
+            };
+            let over = all || seat.overdue();
+            if over {
+                seat.cut();
+            }
+            !over
+        });
+        self.settling.lock().append(&mut settling);
+    }
+
+    /// Closes what is idle or old, as the streams on it end, and gives up what settles for longer than `settle`
+    /// milliseconds.
+    pub(in crate::upstream) fn reap(&self, now: u64, settle: u64) {
+        self.settle(false);
         for hub in &self.hubs {
-            hub.lock().tidy(now);
+            let mut hub = hub.lock();
+            hub.links.iter().for_each(|link| link.reap(now, settle));
+            hub.tidy(now);
         }
     }
 
     /// Closes everything, as its streams end.
     pub(in crate::upstream) fn close(&self) {
+        self.settle(true);
         for hub in &self.hubs {
-            hub.lock().links.clear();
+            let links = std::mem::take(&mut hub.lock().links);
+            links.iter().for_each(|link| link.close());
         }
     }
 

@@ -7,6 +7,7 @@ use crate::upstream::endpoint::Address;
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::AlertDescription;
 use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
@@ -41,7 +42,7 @@ const FRAME_MAX: usize = 16 * 1024;
 const SETTINGS: u8 = 4;
 
 /// Any stream of bytes. One type for all, so that hyper's HTTP/2 is compiled once.
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 
 type Driven = Connection<TokioIo<Wire>, Body, TokioExecutor>;
@@ -103,24 +104,25 @@ impl Drop for Unfinished {
 /// Connects. The caller bounds the whole; `patience` is only shared out between the addresses of a name.
 ///
 /// Cancel-safe: a caller that goes away ends the attempt.
-pub(super) async fn dial(address: &Address, patience: Duration) -> io::Result<Fresh> {
-    let socket: Box<dyn Socket> = match address {
+pub(super) async fn connect(address: &Address, patience: Duration) -> io::Result<Box<dyn Socket>> {
+    Ok(match address {
         Address::Tcp(site) => Box::new(tcp(site, patience).await?),
         Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
         Address::Tls(site, name, tls) => {
             let stream = tcp(site, patience).await?;
             let stream = tls.h2.connect(name.clone(), stream).await?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err(strange("the upstream did not choose HTTP/2 by ALPN"));
+                return Err(other("the upstream did not choose HTTP/2 by ALPN"));
             }
             Box::new(stream)
         }
-    };
-    greet(socket).await
+    })
 }
 
 /// Puts HTTP/2 on a stream and waits for the peer to do the same.
-async fn greet(socket: Box<dyn Socket>) -> io::Result<Fresh> {
+///
+/// Cancel-safe, like `connect`.
+pub(super) async fn greet(socket: Box<dyn Socket>) -> io::Result<Fresh> {
     let pulse = Arc::<Pulse>::default();
     let wire = Wire {
         socket,
@@ -144,7 +146,7 @@ async fn greet(socket: Box<dyn Socket>) -> io::Result<Fresh> {
             Ok(Fresh { sender, pulse })
         }
         Err(_) if pulse.strange.load(Ordering::Relaxed) => {
-            Err(strange("the upstream does not speak HTTP/2"))
+            Err(other("the upstream does not speak HTTP/2"))
         }
         Err(_) => Err(io::Error::new(
             io::ErrorKind::ConnectionReset,
@@ -153,8 +155,22 @@ async fn greet(socket: Box<dyn Socket>) -> io::Result<Fresh> {
     }
 }
 
-fn strange(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+/// The upstream spoke, and not in HTTP/2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Other(&'static str);
+
+fn other(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Other(what))
+}
+
+/// Whether an upstream has shown that it speaks something else.
+pub(super) fn speaks_other(error: &io::Error) -> bool {
+    const ALERT: rustls::Error =
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    error.get_ref().is_some_and(|inner| {
+        inner.is::<Other>() || inner.downcast_ref::<rustls::Error>() == Some(&ALERT)
+    })
 }
 
 /// Drives a connection until it has ended, or nobody can send on it and its streams are over.
@@ -203,7 +219,7 @@ impl First {
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         let acknowledges = flags & 1 == 1;
         if kind != SETTINGS || acknowledges || stream != [0; 4] || length > FRAME_MAX {
-            return Err(strange("the first frame is not SETTINGS"));
+            return Err(other("the first frame is not SETTINGS"));
         }
         Ok(self.come >= FRAME_HEADER + length)
     }

@@ -1,9 +1,7 @@
 //! Streams and connections of HTTP/2 that one side gives up, and what that costs the others.
 
 use super::fixture::{Fixture, read, request, upload};
-use super::peer::{
-    Conn, h2c, heads_first, hello, hello_after, ok, send, serve, whole, worker as of,
-};
+use super::peer::{Conn, h2c, heads_first, hello, ok, send, serve, worker as of};
 use crate::base::body::{Body, BodyError};
 use crate::upstream::SendError;
 use ::h2::Reason;
@@ -44,61 +42,6 @@ async fn after_goaway_a_connection_gets_no_requests_and_those_it_has_finish() {
     go_on.notify_one();
     assert_eq!(read(first).await.unwrap().1, "hello");
     assert_eq!((worker.open(), worker.in_flight()), (1, 0));
-}
-
-#[tokio::test]
-async fn an_upload_that_meets_a_goaway_arrives_whole_at_the_next_connection_or_fails() {
-    let body = |streamed: bool| {
-        if !streamed {
-            return Body::full("the whole");
-        }
-        let (sender, body) = upload();
-        sender.send(Ok("the ")).unwrap();
-        sender.send(Ok("whole")).unwrap();
-        body
-    };
-    for (streamed, retries) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let fixture = h2c(Builder::new(), move |mut conn: Conn, number| {
-            let tell = tell.clone();
-            async move {
-                if number > 0 {
-                    return serve(conn, move |asked, reply| {
-                        let tell = tell.clone();
-                        async move {
-                            let (body, _) = whole(asked).await;
-                            tell.send(String::from_utf8(body).unwrap()).unwrap();
-                            hello_after(reply).await;
-                        }
-                    })
-                    .await;
-                }
-                // The first answer stays open, so that the connection does.
-                let (_, mut reply) = conn.accept().await.unwrap().unwrap();
-                let mut body = reply.send_response(ok(), false).unwrap();
-                send(&mut body, "open", false);
-                conn.graceful_shutdown();
-                while let Some(Ok(_)) = conn.accept().await {}
-                drop(body);
-            }
-        })
-        .await;
-        let mut worker = of(&fixture);
-        worker.terms.retries = retries;
-        let worker = worker.start();
-        let mut first = worker.get().await.unwrap();
-        // GOAWAY is here; nobody has told the end that takes requests.
-        first.body_mut().frame().await.unwrap().unwrap();
-        for _ in 0..3 {
-            let post = request("POST", body(streamed));
-            let answer = worker.send(post).await.unwrap();
-            assert_eq!(read(answer).await.unwrap().1, "hello");
-            assert_eq!(told.recv().await.unwrap(), "the whole");
-        }
-        assert_eq!(fixture.connections(), 2);
-        drop(first);
-        assert_eq!((worker.open(), worker.in_flight()), (1, 0));
-    }
 }
 
 #[tokio::test]
@@ -409,41 +352,4 @@ async fn a_client_that_leaves_before_the_answer_resets_its_stream() {
     sender.closed().await;
     drop(kept);
     assert_eq!(fixture.connections(), 1);
-}
-
-#[tokio::test]
-async fn an_upload_may_go_on_after_its_answer_but_not_for_ever() {
-    for (settle, cut) in [(60_000, false), (0, true)] {
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let fixture = h2c(Builder::new(), move |conn, _| {
-            let tell = tell.clone();
-            serve(conn, move |asked, mut reply| {
-                let tell = tell.clone();
-                async move {
-                    reply.send_response(ok(), true).unwrap();
-                    tell.send(whole(asked).await.0).unwrap();
-                }
-            })
-        })
-        .await;
-        let mut worker = of(&fixture);
-        worker.limits.settle = settle;
-        let worker = worker.start();
-        let (sender, body) = upload();
-        sender.send(Ok("some")).unwrap();
-        let answer = worker.send(request("POST", body)).await.unwrap();
-        assert_eq!(read(answer).await.unwrap().1, "");
-        assert_eq!(worker.in_flight(), 1);
-        if cut {
-            sender.closed().await;
-        } else {
-            sender.send(Ok("more")).unwrap();
-        }
-        drop(sender);
-        let came = told.recv().await.unwrap();
-        assert_eq!(came, if cut { &b"some"[..] } else { b"somemore" });
-        while worker.in_flight() > 0 {
-            tokio::task::yield_now().await;
-        }
-    }
 }

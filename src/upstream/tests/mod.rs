@@ -1,7 +1,9 @@
 //! The rules of this room on real sockets. `connections`: reuse and its ends. `answers`: what upstreams may say.
-//! `requests`: bodies, deadlines, retries, endpoints. `multiplexed`, `streams` and `given_up`: the same for HTTP/2. `switching`: upgrades.
+//! `requests`: bodies, deadlines, retries, endpoints. `multiplexed`, `streams`, `given_up` and `uploads`: the same for HTTP/2.
+//! `choosing`: which of both. `switching`: upgrades.
 
 mod answers;
+mod choosing;
 mod connections;
 mod fixture;
 mod given_up;
@@ -10,3 +12,4 @@ mod peer;
 mod requests;
 mod streams;
 mod switching;
+mod uploads;

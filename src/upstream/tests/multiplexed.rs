@@ -1,27 +1,21 @@
-//! What a request and its answer are in HTTP/2, and which requests go out in it.
+//! What a request and its answer are in HTTP/2.
 
-use super::fixture::{self, Fixture, Worker, nobody, read, request, upload};
-use super::peer::{Asked, Reply, h2c, hello, hello_after, ok, send, serve, whole};
+use super::fixture::{Fixture, Worker, nobody, read, request, upload};
+use super::peer::{
+    Asked, Reply, grpc, h2c, hello, hello_after, ok, send, serve, speaking as of, whole,
+};
 use crate::base::body::{Body, BodyError};
 use crate::config::upstream::Protocol;
 use crate::upstream::{BodyFault, SendError};
 use ::h2::server::Builder;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
-fn grpc(body: Body) -> Request<Body> {
-    let mut call = request("POST", body);
-    let headers = call.headers_mut();
-    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-    headers.insert("te", HeaderValue::from_static("trailers"));
-    call
-}
 
 fn trailers(name: &'static str, value: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
@@ -37,12 +31,6 @@ fn with_trailers(parts: &[&'static str]) -> Body {
     let end = Ok(Frame::trailers(trailers("grpc-note", "from us")));
     let frames: Vec<Result<_, BodyError>> = data.chain([end]).collect();
     Body::stream(StreamBody::new(futures_util::stream::iter(frames)))
-}
-
-fn of(fixture: &Fixture, protocol: Protocol) -> Worker {
-    let mut worker = Worker::of(&[&fixture.endpoint]);
-    worker.config.protocol = protocol;
-    worker
 }
 
 /// Answers with what it was asked, and trailers.
@@ -130,105 +118,6 @@ async fn without_a_host_the_authority_is_that_of_the_endpoint_it_goes_to() {
         bare.headers_mut().remove("host");
         let sent = read(worker.send(bare).await.unwrap()).await.unwrap().1;
         assert!(sent.starts_with(expected.as_bytes()), "{sent:?}");
-    }
-}
-
-#[tokio::test]
-async fn the_protocol_says_which_requests_go_out_in_http_2() {
-    let check = async |protocol, grpc_in_h2: bool, plain_in_h2: bool| {
-        for (call, in_h2) in [
-            (grpc(Body::empty()), grpc_in_h2),
-            (request("GET", Body::empty()), plain_in_h2),
-        ] {
-            let fixture = Fixture::tcp(move |mut peer| async move {
-                let head = peer.head().await.unwrap();
-                assert_eq!(head == "PRI * HTTP/2.0\r\n\r\n", in_h2, "{head}");
-                peer.write(HELLO).await;
-            })
-            .await;
-            let worker = of(&fixture, protocol).start();
-            assert_eq!(worker.send(call).await.is_ok(), !in_h2, "{protocol:?}");
-        }
-    };
-    check(Protocol::Auto, true, false).await;
-    check(Protocol::Http1, false, false).await;
-    check(Protocol::H2c, true, true).await;
-}
-
-#[tokio::test]
-async fn a_peer_that_does_not_speak_http_2_is_found_out_before_it_is_asked_for_anything() {
-    let said = |error: &SendError| match error {
-        SendError::Unreachable { source, .. } => source.to_string(),
-        other => panic!("{other:?}"),
-    };
-    let http1 = Fixture::tcp(|mut peer| async move {
-        peer.head().await;
-        peer.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-            .await;
-    })
-    .await;
-    let worker = of(&http1, Protocol::H2c).start();
-    let error = worker.get().await.unwrap_err();
-    assert_eq!(said(&error), "the upstream does not speak HTTP/2");
-    assert!(!error.forwarded());
-    assert!(!worker.upstream.targets()[0].reachable);
-    assert_eq!((worker.open(), worker.in_flight()), (0, 0));
-
-    let closes = Fixture::tcp(|mut peer| async move { drop(peer.head().await) }).await;
-    let worker = of(&closes, Protocol::H2c).start();
-    let error = worker.get().await.unwrap_err();
-    assert!(
-        said(&error).contains("closed the connection before"),
-        "{error:?}"
-    );
-
-    let mut silent = Fixture::tcp(|mut peer| async move { peer.closed().await }).await;
-    let mut worker = of(&silent, Protocol::H2c);
-    worker.config.connect_timeout = Duration::from_millis(1);
-    let worker = worker.start();
-    let error = worker.get().await.unwrap_err();
-    assert_eq!(said(&error), "timed out");
-    assert_eq!((worker.open(), worker.in_flight()), (0, 0));
-    silent.ended(1).await;
-}
-
-#[tokio::test]
-async fn over_tls_alpn_chooses_http_2_or_there_is_no_connection() {
-    let serving = |peer: fixture::Peer| async move {
-        if let Ok(conn) = Builder::new().handshake(peer.into_io()).await {
-            serve(conn, hello).await;
-        }
-    };
-    let fixture = Fixture::tls_with(&["http/1.1", "h2"], "h2", serving).await;
-    let worker = of(&fixture, Protocol::H2).start_with(fixture::tls_client);
-    for _ in 0..2 {
-        assert_eq!(worker.read().await.1, "hello");
-    }
-    assert_eq!(worker.upstream.totals().dials, 1);
-
-    // gRPC in HTTP/2 and all else in HTTP/1.1, at one address that can do both.
-    let fixture = Fixture::tls_with(&["h2", "http/1.1"], "h2", serving).await;
-    let worker = of(&fixture, Protocol::Auto).start_with(fixture::tls_client);
-    let answer = worker.send(grpc(Body::empty())).await.unwrap();
-    assert_eq!(read(answer).await.unwrap().1, "hello");
-    let fixture = Fixture::tls(|peer| peer.answer_all(HELLO)).await;
-    let worker = of(&fixture, Protocol::Auto).start_with(fixture::tls_client);
-    assert_eq!(worker.read().await.1, "hello");
-
-    // One says so in the handshake, the other by choosing nothing.
-    for (alpn, told) in [
-        (&["http/1.1"][..], "NoApplicationProtocol"),
-        (&[][..], "the upstream did not choose HTTP/2 by ALPN"),
-    ] {
-        let fixture =
-            Fixture::tls_with(alpn, "", |mut peer| async move { peer.closed().await }).await;
-        let worker = of(&fixture, Protocol::H2).start_with(fixture::tls_client);
-        let error = worker.get().await.unwrap_err();
-        let SendError::Unreachable { source, .. } = &error else {
-            panic!("{error:?}");
-        };
-        assert!(source.to_string().contains(told), "{source}");
-        assert!(!error.forwarded());
     }
 }
 

@@ -1,11 +1,12 @@
 //! An upstream that speaks HTTP/2 frame by frame, with the h2 crate: what it counts, refuses and closes is the test's.
 
-use super::fixture::{Fixture, Io, Worker};
+use super::fixture::{Fixture, Io, Worker, request};
+use crate::base::body::Body;
 use crate::config::upstream::Protocol;
 use ::h2::server::{Builder, Connection, SendResponse};
 use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -97,9 +98,7 @@ impl Crowd {
 
 /// A worker that asks it in HTTP/2, for whatever it is asked.
 pub(super) fn worker(fixture: &Fixture) -> Worker {
-    let mut worker = Worker::of(&[&fixture.endpoint]);
-    worker.config.protocol = Protocol::H2c;
-    worker
+    speaking(fixture, Protocol::H2c)
 }
 
 /// Answers the head of each request; bodies follow when the test says so.
@@ -115,3 +114,19 @@ pub(super) fn heads_first(go_on: Arc<Notify>) -> impl Fn(Asked, Reply) -> BoxFut
 }
 
 pub(super) type BoxFuture = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A call of gRPC.
+pub(super) fn grpc(body: Body) -> Request<Body> {
+    let mut call = request("POST", body);
+    let headers = call.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    call
+}
+
+/// A worker whose upstream is asked in this protocol.
+pub(super) fn speaking(fixture: &Fixture, protocol: Protocol) -> Worker {
+    let mut worker = Worker::of(&[&fixture.endpoint]);
+    worker.config.protocol = protocol;
+    worker
+}
