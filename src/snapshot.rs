@@ -9,7 +9,7 @@ use crate::config::route::{Auth, RouteCors, Target as Wanted};
 use crate::config::server::RateLimitHeaders;
 use crate::config::upstream::HostHeader;
 use crate::config::value::{Endpoint, HostPattern};
-use crate::config::{Config, route};
+use crate::config::{self, Config, route};
 use crate::exchange::Peer;
 use crate::headers::forwarded::Trust;
 use crate::headers::inbound::{self, Limits as HeadLimits};
@@ -23,6 +23,7 @@ use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
 use crate::session::Session;
 use crate::session::renewal::Renewal;
+use crate::session::set_cookie::{Attributes, SameSite};
 use crate::session::supabase::SupabaseWriter;
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
@@ -34,7 +35,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Method};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// A compiled configuration.
@@ -259,7 +259,7 @@ fn session(
         } => {
             let renewal = match publishable_key {
                 None => None,
-                Some(_) => renewal(provider, cookie, session.refresh_ahead, ground, refreshes)?,
+                Some(_) => renewal(provider, cookie, session, ground, refreshes)?,
             };
             Session::supabase(index, cookie, renewal)
         }
@@ -267,11 +267,27 @@ fn session(
     }))
 }
 
+fn attributes(cookie: &config::session::Cookie) -> Attributes {
+    use crate::config::session::SameSite as Wanted;
+    Attributes {
+        domain: cookie.domain.clone(),
+        path: cookie.path.clone(),
+        secure: cookie.secure,
+        http_only: cookie.http_only,
+        partitioned: false,
+        same_site: match cookie.same_site {
+            Wanted::Strict => SameSite::Strict,
+            Wanted::Lax => SameSite::Lax,
+            Wanted::None => SameSite::None,
+        },
+    }
+}
+
 /// How sessions of a provider are renewed, and written back as its library writes them.
 fn renewal(
     provider: &Provider,
     cookie: &str,
-    ahead: Duration,
+    session: &config::session::Session,
     ground: &Ground,
     refreshes: &Arc<Refreshes>,
 ) -> Result<Option<Renewal>, CompileError> {
@@ -283,14 +299,14 @@ fn renewal(
         control: ground.control.clone(),
     };
     let client = Supabase::new(provider, setup).map_err(CompileError::Provider)?;
-    let writer = SupabaseWriter::new(cookie, SupabaseWriter::library_attributes())
+    let writer = SupabaseWriter::new(cookie, attributes(&session.cookie))
         .map_err(|_| CompileError::Cookie(cookie.into()))?;
     Ok(client.map(|client| {
         Renewal::new(
             Arc::new(client),
             refreshes.clone(),
             writer,
-            ahead,
+            session.refresh_ahead,
             ground.clock.clone(),
         )
     }))

@@ -206,7 +206,9 @@ impl Prover<'_> {
             verified: None,
         };
         self.failures_left(&who)?;
-        let verified = self.verify(provider, token, slot.credential, &who).await?;
+        let verified = self
+            .verify(provider, token, slot.credential, Some(&who))
+            .await?;
         self.cache.put(
             self.tokens,
             slot,
@@ -218,12 +220,13 @@ impl Prover<'_> {
     }
 
     /// Verifies with keys and cryptography, counts the outcome, and prepares what upstreams will get.
-    async fn verify(
+    /// `who` sent it and answers for it; `None`: nobody did.
+    pub(super) async fn verify(
         &self,
         provider: Option<usize>,
         token: &[u8],
         credential: Credential,
-        who: &Who<'_>,
+        who: Option<&Who<'_>>,
     ) -> Result<Arc<Verified>, Reject> {
         // Read before the verification, so that a key withdrawn meanwhile is not missed.
         let epochs: Vec<u64> = (0..self.providers)
@@ -265,7 +268,7 @@ impl Prover<'_> {
                     .or(provider);
                 self.metrics
                     .auth(self.worker, provider, credential, outcome(&error));
-                if error.is_failure() {
+                if let Some(who) = who.filter(|_| error.is_failure()) {
                     self.limits.failure(self.failures, who);
                 }
                 Err(refusal(&error))

@@ -4,12 +4,12 @@ use super::prove::{Prover, expired, invalid, missing};
 use crate::exchange::{Code, Credential, Identity, Reject, Verified};
 use crate::headers::cookies;
 use crate::headers::forwarded::Client;
+use crate::limit::keyed;
 use crate::provider::Browser;
 use crate::session::renewal::{NotRenewed, Renewed};
-use crate::session::supabase::SessionCookie;
 use crate::session::{Held, Session, Told};
 use crate::telemetry::metrics::AuthOutcome;
-use crate::token::Slot;
+use crate::token::{Issuer, Slot};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderMap;
@@ -108,14 +108,17 @@ impl Prover<'_> {
             user_agent: headers.get(USER_AGENT).cloned(),
             address: Some(client.ip).filter(|_| client.known),
         };
+        let before = claims_of(cookie.access_token.expose());
+        let named = before
+            .as_ref()
+            .and_then(|claims| claims.get("sub")?.as_str());
+        let user = keyed(&[named.unwrap_or_default().as_bytes()]);
         let outcome = renewal
-            .renew(headers, &cookie, &browser, serving.is_none())
+            .renew(headers, &cookie, user, &browser, serving.is_none())
             .await;
         match outcome {
             Ok(renewed) => {
-                let verified = self
-                    .accept(session, headers, client, &cookie, &renewed)
-                    .await;
+                let verified = self.accept(session, before.as_ref(), &renewed).await;
                 match (verified, serving) {
                     (Ok(verified), _) => {
                         told.set = renewed.set;
@@ -123,7 +126,10 @@ impl Prover<'_> {
                         Ok(verified)
                     }
                     // What the provider gave is no good; what the browser has still is.
-                    (Err(_), Some(serving)) => Ok(serving),
+                    (Err(reject), Some(serving)) => {
+                        tracing::warn!(reason = reject.reason(), "a renewed session is not used");
+                        Ok(serving)
+                    }
                     (Err(reject), None) => Err(reject),
                 }
             }
@@ -151,32 +157,44 @@ impl Prover<'_> {
         }
     }
 
-    /// The renewed session is verified like any token, and must be the one that was renewed.
+    /// The renewed session is verified like any token, and must be the one that was renewed. Nobody sent it but the provider:
+    /// what is wrong with it is neither the user's fault nor the end of the session.
     async fn accept(
         &self,
         session: &Session,
-        headers: &HeaderMap,
-        client: &Client,
-        cookie: &SessionCookie,
+        before: Option<&Value>,
         renewed: &Renewed,
     ) -> Result<Arc<Verified>, Reject> {
         let token = renewed.access_token.expose().as_bytes();
         let raw = [OF_A_RENEWAL, token].concat();
         let slot = slot(session);
+        let unusable = |why: &str| {
+            Reject::new(
+                Code::AuthUnavailable,
+                "The session cannot be renewed at the moment. Try again soon; it is kept.",
+            )
+            .because(format!("the renewed token: {why}"))
+        };
         let verified = match self.known(slot, &raw) {
             Some(known) => known,
             None => {
-                self.verified(slot, Some(session.provider), &raw, token, headers, client)
-                    .await?
+                let provider = Some(session.provider);
+                let verified = self
+                    .verify(provider, token, Credential::Session, None)
+                    .await
+                    .map_err(|reject| unusable(reject.reason()))?;
+                let issuer = Issuer::Provider(verified.provider);
+                self.cache
+                    .put(self.tokens, slot, issuer, &raw, verified.clone());
+                verified
             }
         };
         if verified.identity.expires_at <= self.clock.unix() {
-            return Err(expired().because("the renewed token is over already"));
+            return Err(unusable("it is over already"));
         }
         let claims = &verified.identity.claims;
-        let before = claims_of(cookie.access_token.expose());
         let same = |name: &str| {
-            let before = before.as_ref().and_then(|claims| claims.get(name));
+            let before = before.and_then(|claims| claims.get(name));
             before.is_none_or(|before| claims.get(name) == Some(before))
         };
         if before.is_none() || !same("sub") || !same("session_id") {

@@ -27,7 +27,7 @@ const LATER: &[(&str, &str, Refuse)] = &[
     ("session", "mode", Only(&["sealed", "stored"])),
     ("session", "endpoints", Except(&["off"])),
     ("session", "keys", Always),
-    ("session", "cookie", Always),
+    ("session.cookie", "name", Always),
     ("session", "max_age", Always),
     ("session", "idle_timeout", Always),
     ("session", "cache_ttl", Always),

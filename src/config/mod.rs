@@ -182,6 +182,7 @@ pub fn tables() -> Vec<(&'static str, &'static str, Vec<table::Key>)> {
         one::<server::TelemetryKeys>(),
         one::<provider::ProviderKeys>(),
         one::<session::SessionKeys>(),
+        one::<session::Cookie>(),
         one::<upstream::UpstreamKeys>(),
         one::<rate_limit::RateLimitKeys>(),
         one::<rate_limit::Cors>(),

@@ -116,6 +116,7 @@ pub(super) const NOTHING_ELSE: &str = "Nothing else is supported yet.";
 /// Tables within tables: scope, sentence.
 const INNER: &[(&str, &str)] = &[
     ("listeners.tls", "tls = [{ … }]"),
+    ("session.cookie", "cookie = { … }"),
     ("routes.require", "require = { … }"),
     ("routes.redirect", "redirect = { … }"),
     ("routes.respond", "respond = { … }"),

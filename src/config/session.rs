@@ -1,12 +1,12 @@
 //! `[session]`: whose cookies count as a credential.
 
-use super::decode::{At, DAY, at, choice, list, parsed, span, word};
+use super::decode::{At, DAY, at, choice, flag, list, nested, none_or, parsed, span, word};
 use super::parse;
 use super::provider::{Provider, ProviderKind};
 use super::read::{Entries, Reader};
 use super::schema_text as like;
 use super::table::table;
-use super::value::Origin;
+use super::value::{HostPattern, Origin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Session {
     pub login_url: Arc<str>,
     /// Origins besides ours that may send unsafe requests with the cookie.
     pub trusted_origins: Vec<Origin>,
+    /// How its cookies are written back; default as the provider's own library does it.
+    pub cookie: Cookie,
     /// How long before its token's end a session is renewed, but never more than a fifth of the token's life; default
     /// 90 s, as the provider's own library does it.
     pub refresh_ahead: Duration,
@@ -40,6 +42,8 @@ table! {
         pub(super) mode: SessionMode = required("shared"), choice(&[("shared", SessionMode::Shared)]);
         /// Whose sessions these are; the only provider unless given.
         pub(super) provider: Option<At<String>> = optional("main"), at(word());
+        /// The attributes of the cookies that are written back. In `shared` they must be those that the application gives its library (`cookieOptions`), else two cookies of one name stand beside each other.
+        pub(super) cookie: Option<(Cookie, Entries)> = optional({ domain = "example.com", secure = true }), nested::<Cookie>();
         /// How long before its token's end a session is renewed; never more than a fifth of the token's life. Needs the provider's `publishable_key`.
         pub(super) refresh_ahead: Duration = default("90s"), span(0, DAY);
         /// Where a browser without a session is sent by routes with `on_unauthenticated = "login"`.
@@ -47,6 +51,62 @@ table! {
         /// Origins besides ours that may send unsafe requests with the cookie and get CORS with credentials.
         pub(super) trusted_origins: Vec<Origin> = default([]), list(parsed(parse::origin, "an origin such as \"https://app.example.com\"", "https://placeholder.invalid").like(like::URL));
     }
+}
+
+table! {
+    /// Attributes of the cookies that are written back (RFC 6265 §4.1.2). The defaults are those of `@supabase/ssr`, whose
+    /// browser code reads them.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Cookie("session.cookie", "`cookie`") {
+        /// The domain below which every host gets them; empty: only the host that sets them.
+        pub domain: Option<Arc<str>> = default(""), none_or("", parsed(domain, "a domain such as \"example.com\"", "placeholder.invalid").like(like::HOST));
+        /// The path below which they are sent.
+        pub path: Arc<str> = default("/"), parsed(cookie_path, "a path such as \"/\"", "/");
+        /// Never sent in the clear.
+        pub secure: bool = default(false), flag();
+        /// Not to be read by scripts. The library's browser client then sees no session.
+        pub http_only: bool = default(false), flag();
+        /// With which requests of other sites they are sent: strict, lax, none.
+        pub same_site: SameSite = default("lax"), choice(&[("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)]);
+    }
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            domain: None,
+            path: "/".into(),
+            secure: false,
+            http_only: false,
+            same_site: SameSite::Lax,
+        }
+    }
+}
+
+/// Attribute of the same name (RFC 6265bis §5.6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// With none.
+    Strict,
+    /// With top-level navigations that are safe.
+    Lax,
+    /// With all; browsers ask for `secure` then.
+    None,
+}
+
+fn domain(text: &str) -> Result<Arc<str>, String> {
+    let name = text.strip_prefix('.').unwrap_or(text);
+    match parse::host(name) {
+        Ok(HostPattern::Exact(name)) => Ok(name),
+        _ => Err("a name, without scheme, port and `*`".into()),
+    }
+}
+
+fn cookie_path(text: &str) -> Result<Arc<str>, String> {
+    if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && b != b';') {
+        return Err("it begins with `/`, and has no `;`".into());
+    }
+    Ok(text.into())
 }
 
 fn login_url(text: &str) -> Result<Arc<str>, String> {
@@ -87,6 +147,7 @@ impl SessionKeys {
             login_url: self.login_url,
             trusted_origins: self.trusted_origins,
             refresh_ahead: self.refresh_ahead,
+            cookie: self.cookie.map(|(cookie, _)| cookie).unwrap_or_default(),
         })
     }
 

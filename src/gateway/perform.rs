@@ -202,6 +202,8 @@ async fn upstream(
     as_the_route_says(route, ex, headers);
     if sets_session && session_passes {
         security::never_cache(headers);
+        // The application knows better: a login or a logout of its own is newer than what we found in the request.
+        ex.told.set.clear();
     }
     if let Some(handshake) = handshake.filter(|_| arranged.is_some()) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -8,8 +8,11 @@ use super::{Browser, Grant};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::base::single_flight::{Crash, Landed, SingleFlight};
+use crate::config::value::Rate;
+use crate::limit::local::{Budget, Key};
 use aws_lc_rs::hmac;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +31,12 @@ const FAILED_MAX: Duration = Duration::from_secs(10);
 /// Flights and remembered outcomes together; some 5 kB each, at most 256 KiB.
 const ENTRIES_MAX: usize = 4096;
 
+/// Calls for one user. Each of their sessions needs one for each life of a token.
+const CALLS: Rate = Rate {
+    count: NonZeroU32::MIN.saturating_add(9),
+    per: Duration::from_secs(60),
+};
+
 /// What a refresh came to, shared by all who wanted it.
 type Outcome = Result<Arc<Grant>, RefreshError>;
 
@@ -35,6 +44,8 @@ type Outcome = Result<Arc<Grant>, RefreshError>;
 pub struct Refreshes {
     counts: Arc<Counts>,
     flights: SingleFlight<[u8; 32], Outcome>,
+    /// For each user: who makes refresh tokens up needs many accounts to use up what the provider allows the gateway.
+    budget: Budget,
     /// Of this process: what is in memory cannot be tried against tokens without it.
     key: hmac::Key,
 }
@@ -70,6 +81,7 @@ impl Refreshes {
         let key = Secret::new(random::bytes::<32>()?);
         Ok(Self {
             counts: Arc::default(),
+            budget: Budget::new(CALLS, CALLS.count, &clock),
             flights: SingleFlight::new(ENTRIES_MAX, clock, control),
             key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
         })
@@ -78,19 +90,32 @@ impl Refreshes {
     /// A new session for `token`: from a call that is made now, is under way, or ended a moment ago. Of those who want one
     /// at once, the first one's browser is the one that the provider hears of.
     ///
+    /// `user` stands for whom the old token names: the calls for one user are bounded.
+    ///
     /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the token. Ends a little after the
     /// provider's `http_timeout` at the latest.
     pub async fn refresh(
         &self,
         provider: &Arc<Supabase>,
         token: &Secret<String>,
+        user: u128,
         browser: &Browser,
     ) -> Outcome {
         let work = || {
+            let allowed = self.budget.take(&Key {
+                exact: user,
+                coarse: 0,
+            });
             let (provider, token, browser) = (provider.clone(), token.clone(), browser.clone());
             let counts = self.counts.clone();
             async move {
-                let outcome = provider.refresh(&token, &browser).await.map(Arc::new);
+                let outcome = match allowed {
+                    Ok(_) => provider.refresh(&token, &browser).await.map(Arc::new),
+                    Err(wait) => Err(RefreshError::Later {
+                        retry_after: Some(wait),
+                        why: "too many refresh tokens for one user".into(),
+                    }),
+                };
                 log(&provider, &outcome);
                 counts.note(&outcome);
                 Landed {
@@ -115,6 +140,7 @@ impl Refreshes {
     /// Lets go of sessions that are no longer handed out. To be called every few seconds.
     pub fn sweep(&self) {
         self.flights.sweep();
+        self.budget.sweep();
     }
 
     /// Calls that were made, by what came of them: a new session; the session is over; it may work later; the provider

@@ -203,9 +203,9 @@ async fn stream(future: impl Future<Output = ()>, parts: Parts) {
         })
         .await;
     }
-    drop(flow);
-    // An answer can come before the end of its request.
+    // An answer can come before the end of its request, which is not over before that.
     if let Some(mut inlet) = inlet {
         poll_fn(|cx| inlet.poll(cx, BodyError::Cut)).await;
     }
+    drop(flow);
 }

@@ -12,6 +12,7 @@ use crate::base::secret::Secret;
 use crate::headers::cookies;
 use http::{HeaderMap, HeaderValue};
 use renewal::Renewal;
+use std::fmt;
 use std::sync::Arc;
 use supabase::{Malformed, SessionCookie, SupabaseCookies};
 
@@ -46,13 +47,22 @@ pub enum Held {
 }
 
 /// What a browser and the upstream are told of a session besides who it is.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Told {
     /// Set-Cookie fields for the answer, whatever it will be.
     pub set: Vec<HeaderValue>,
     /// The session's cookies as they are from now on, when they are no longer those of the request: names and
     /// percent-encoded values.
     pub pairs: Option<Vec<(String, String)>>,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told")
+            .field("set", &self.set.len())
+            .field("renewed", &self.pairs.is_some())
+            .finish()
+    }
 }
 
 impl Session {

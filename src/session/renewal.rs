@@ -10,10 +10,13 @@ use crate::provider::{Browser, RefreshError, Refreshes};
 use http::{HeaderMap, HeaderValue};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a request waits for a renewal that it could do without: its token still serves.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long after that nobody does. The reference client leaves a failure alone for a minute.
+const SLOW_SECONDS: u64 = 30;
 /// A session is renewed at the earliest when this part of its token's life is left: a provider whose tokens live for a
 /// minute must not be asked with each request.
 const PART_OF_LIFE: u64 = 5;
@@ -25,6 +28,8 @@ pub struct Renewal {
     writer: SupabaseWriter,
     ahead: Duration,
     clock: Clock,
+    /// Until when nobody waits who could do without, in Unix seconds: the provider let somebody wait in vain.
+    slow_until: AtomicU64,
 }
 
 impl fmt::Debug for Renewal {
@@ -88,6 +93,7 @@ impl Renewal {
             writer,
             ahead,
             clock,
+            slow_until: AtomicU64::new(0),
         }
     }
 
@@ -107,29 +113,37 @@ impl Renewal {
     }
 
     /// The session that follows this one. `needed`: nothing can be done without it, so it is waited for as long as a call
-    /// to the provider may take.
+    /// to the provider may take. `user` stands for whom its token names.
     ///
     /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the same cookies.
     pub async fn renew(
         &self,
         headers: &HeaderMap,
         session: &SessionCookie,
+        user: u128,
         browser: &Browser,
         needed: bool,
     ) -> Result<Renewed, NotRenewed> {
         let Some(token) = &session.refresh_token else {
             return Err(NotRenewed::Cannot);
         };
-        let refresh = self.refreshes.refresh(&self.provider, token, browser);
+        let slow = || RefreshError::Later {
+            retry_after: None,
+            why: "the provider takes longer than is worth waiting for".into(),
+        };
+        let refresh = self.refreshes.refresh(&self.provider, token, user, browser);
         let outcome = if needed {
             refresh.await
+        } else if self.clock.unix() < self.slow_until.load(Ordering::Relaxed) {
+            Err(slow())
         } else {
             match tokio::time::timeout(PATIENCE, refresh).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(RefreshError::Later {
-                    retry_after: None,
-                    why: "it takes longer than its token is worth waiting for".into(),
-                }),
+                Err(_) => {
+                    let until = self.clock.unix() + SLOW_SECONDS;
+                    self.slow_until.store(until, Ordering::Relaxed);
+                    Err(slow())
+                }
             }
         };
         let grant = outcome.map_err(|error| match error {

@@ -235,6 +235,7 @@ where
             && let Some(farewell) = farewell()
         {
             tunnel.parting = Parting::Waits(farewell);
+            tunnel.lingering = false; // from now on the client has as long as a goodbye takes
         }
         tunnel.poll(cx)
     })

@@ -11,6 +11,14 @@ use tollhouse::base::secret::Secret;
 use tollhouse::config::{self, Options};
 use tollhouse::demo::provider::Fault;
 use tollhouse::provider::supabase::pkce::Verifier;
+
+/// A user for each token.
+fn of(token: &Secret<String>) -> u128 {
+    let bytes = token.expose().bytes();
+    bytes.fold(0, |sum: u128, byte| {
+        sum.wrapping_mul(257) + u128::from(byte)
+    })
+}
 use tollhouse::provider::supabase::{
     Address, CodeKind, Credentials, Opened, Proof, Request, Scope, Setup, Supabase,
 };
@@ -81,7 +89,9 @@ impl Room {
 
     async fn refresh(&self, token: &Secret<String>) -> Result<Arc<Grant>, RefreshError> {
         let browser = Browser::default();
-        self.refreshes.refresh(&self.client, token, &browser).await
+        self.refreshes
+            .refresh(&self.client, token, of(token), &browser)
+            .await
     }
 
     async fn password(&self, email: &str, password: &str) -> Result<Grant, LoginError> {

@@ -355,3 +355,74 @@ fn a_new_token_of_somebody_else_is_not_taken() {
         "{answer:?}"
     );
 }
+
+#[test]
+fn a_login_or_a_logout_of_the_application_is_not_overwritten() {
+    let scene = scene_with(
+        "",
+        "[[routes]]\npath = \"/app/*\"\nauth = \"optional\"\nforward_session = \"both\"\n",
+    );
+    let old = scene.identity.cookie("ada@example.com");
+    scene.pass(LIFE + 1);
+    scene.upstream.reply(crate::support::Reply::bytes(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: sb-127-auth-token=; Max-Age=0; Path=/\r\n\r\n",
+    ));
+    let answer = scene.get("/app/signout", &old);
+    assert_eq!(
+        answer.all("set-cookie"),
+        ["sb-127-auth-token=; Max-Age=0; Path=/"]
+    );
+    assert!(answer.header("cache-control").unwrap().contains("no-store"));
+    // A session that is over is cleared, unless the application has just begun a new one.
+    scene.identity.provider.end_sessions("ada@example.com");
+    scene.pass(LIFE + 60);
+    scene.upstream.reply(crate::support::Reply::bytes(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: sb-127-auth-token=base64-new; Path=/\r\n\r\n",
+    ));
+    let answer = scene.get("/app/login", &old);
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.all("set-cookie"),
+        ["sb-127-auth-token=base64-new; Path=/"]
+    );
+}
+
+#[test]
+fn the_cookies_have_the_attributes_that_the_application_gives_its_own() {
+    let scene = scene_with(
+        "cookie = { domain = \"example.com\", secure = true, http_only = true, same_site = \"strict\" }\n",
+        "",
+    );
+    let old = scene.identity.cookie("ada@example.com");
+    scene.pass(LIFE + 1);
+    let answer = scene.get("/a", &old);
+    let set = answer.all("set-cookie");
+    let new: Vec<_> = set
+        .iter()
+        .filter(|line| !line.contains("Max-Age=0"))
+        .collect();
+    assert!(!new.is_empty());
+    for line in new {
+        let expected =
+            "; Max-Age=34560000; Domain=example.com; Path=/; HttpOnly; Secure; SameSite=Strict";
+        assert!(line.ends_with(expected), "{line}");
+    }
+}
+
+#[test]
+fn a_provider_that_is_slow_is_waited_for_once_while_the_token_serves() {
+    let scene = scene();
+    let old = scene.identity.cookie("ada@example.com");
+    scene.pass(LIFE - 60);
+    let provider = &scene.identity.provider;
+    provider.fail_next("token.refresh", &Fault::Hang, 200);
+    let began = std::time::Instant::now();
+    for _ in 0..5 {
+        assert_eq!(scene.get("/a", &old).status, 200);
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -7,6 +7,14 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 
+/// A user for each token.
+fn of(token: &Secret<String>) -> u128 {
+    let bytes = token.expose().bytes();
+    bytes.fold(0, |sum: u128, byte| {
+        sum.wrapping_mul(257) + u128::from(byte)
+    })
+}
+
 struct Room {
     raw: Raw,
     client: Arc<Supabase>,
@@ -35,7 +43,16 @@ impl Room {
         let token = secret(token);
         let outcome = self
             .refreshes
-            .refresh(&self.client, &token, &browser())
+            .refresh(&self.client, &token, of(&token), &browser())
+            .await;
+        told(outcome.map(|grant| (*grant).clone()))
+    }
+
+    async fn refresh_of(&self, user: u128, token: &str) -> String {
+        let token = secret(token);
+        let outcome = self
+            .refreshes
+            .refresh(&self.client, &token, user, &browser())
             .await;
         told(outcome.map(|grant| (*grant).clone()))
     }
@@ -152,11 +169,33 @@ fn nobody_waits_longer_for_a_control_runtime_that_is_stuck() {
     let refreshes = Refreshes::new(clock, control.handle().clone()).unwrap();
     worker.block_on(async {
         let token = secret("abcdefghijkl");
-        let outcome = refreshes.refresh(&client, &token, &browser()).await;
+        let outcome = refreshes
+            .refresh(&client, &token, of(&token), &browser())
+            .await;
         assert!(matches!(outcome, Err(RefreshError::Later { .. })));
         let outcome = client.logout(&token, Scope::Local, &browser()).await;
         assert!(matches!(outcome, Err(LogoutError::Later { .. })));
     });
+}
+
+#[tokio::test]
+async fn whoever_makes_tokens_up_for_one_user_is_stopped_and_others_are_not() {
+    let over = Reply::Json(400, r#"{"code":"refresh_token_not_found","message":"x"}"#);
+    let room = Room::new([over]).await;
+    for number in 0..10 {
+        let outcome = room.refresh_of(7, &format!("made-up-token-{number}")).await;
+        assert!(outcome.contains("refresh_token_not_found"), "{outcome}");
+    }
+    let calls = room.raw.received.lock().len();
+    let outcome = room.refresh_of(7, "one-more-made-up").await;
+    assert!(outcome.starts_with("later"), "{outcome}");
+    assert_eq!(
+        room.raw.received.lock().len(),
+        calls,
+        "the provider is not asked"
+    );
+    let outcome = room.refresh_of(8, "somebody-elses").await;
+    assert!(outcome.contains("refresh_token_not_found"), "{outcome}");
 }
 
 /// Every event of every level, with all its fields.
@@ -205,7 +244,10 @@ async fn no_secret_is_seen_in_the_log_or_in_debug() {
             password: &password,
             captcha: None,
         };
-        let refreshed = room.refreshes.refresh(&client, &token, &browser()).await;
+        let refreshed = room
+            .refreshes
+            .refresh(&client, &token, of(&token), &browser())
+            .await;
         let opened = client.password(&credentials, &browser()).await;
         let ended = client
             .logout(&secret("secret-user"), Scope::Local, &browser())
