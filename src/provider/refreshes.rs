@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a used token gets the same new session again: the reuse interval of Supabase, by whose rules a copy of the
-/// gateway that knows nothing of it gets the same.
+/// gateway that knows nothing of it gets the same. Never longer than the access token in it lives.
 const REUSE: Duration = Duration::from_secs(10);
 /// How long a refusal is remembered. What was refused stays refused, a ban lifted meanwhile aside.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -31,10 +31,10 @@ const FAILED_MAX: Duration = Duration::from_secs(10);
 /// Flights and remembered outcomes together; some 5 kB each, at most 256 KiB.
 const ENTRIES_MAX: usize = 4096;
 
-/// Calls for one user. Each of their sessions needs one for each life of a token.
-const CALLS: Rate = Rate {
+/// Refused refresh tokens of one user. Each of their sessions can end once.
+const REFUSALS: Rate = Rate {
     count: NonZeroU32::MIN.saturating_add(9),
-    per: Duration::from_secs(60),
+    per: Duration::from_secs(300),
 };
 
 /// What a refresh came to, shared by all who wanted it.
@@ -45,9 +45,10 @@ pub struct Refreshes {
     counts: Arc<Counts>,
     flights: SingleFlight<[u8; 32], Outcome>,
     /// For each user: who makes refresh tokens up needs many accounts to use up what the provider allows the gateway.
-    budget: Budget,
+    refusals: Arc<Budget>,
     /// Of this process: what is in memory cannot be tried against tokens without it.
     key: hmac::Key,
+    clock: Clock,
 }
 
 /// How the calls went, since the start.
@@ -81,16 +82,17 @@ impl Refreshes {
         let key = Secret::new(random::bytes::<32>()?);
         Ok(Self {
             counts: Arc::default(),
-            budget: Budget::new(CALLS, CALLS.count, &clock),
-            flights: SingleFlight::new(ENTRIES_MAX, clock, control),
+            refusals: Arc::new(Budget::new(REFUSALS, REFUSALS.count, &clock)),
+            flights: SingleFlight::new(ENTRIES_MAX, clock.clone(), control),
             key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
+            clock,
         })
     }
 
     /// A new session for `token`: from a call that is made now, is under way, or ended a moment ago. Of those who want one
     /// at once, the first one's browser is the one that the provider hears of.
     ///
-    /// `user` stands for whom the old token names: the calls for one user are bounded.
+    /// `user` stands for whom the old token names: how many of theirs the provider may refuse is bounded.
     ///
     /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the token. Ends a little after the
     /// provider's `http_timeout` at the latest.
@@ -102,24 +104,31 @@ impl Refreshes {
         browser: &Browser,
     ) -> Outcome {
         let work = || {
-            let allowed = self.budget.take(&Key {
+            let key = Key {
                 exact: user,
                 coarse: 0,
-            });
+            };
             let (provider, token, browser) = (provider.clone(), token.clone(), browser.clone());
-            let counts = self.counts.clone();
+            let (counts, refusals) = (self.counts.clone(), self.refusals.clone());
+            let clock = self.clock.clone();
             async move {
-                let outcome = match allowed {
-                    Ok(_) => provider.refresh(&token, &browser).await.map(Arc::new),
-                    Err(wait) => Err(RefreshError::Later {
+                let outcome = match refusals.empty_for(&key) {
+                    None => provider.refresh(&token, &browser).await.map(Arc::new),
+                    Some(wait) => Err(RefreshError::Later {
                         retry_after: Some(wait),
-                        why: "too many refresh tokens for one user".into(),
+                        why: "too many refused refresh tokens of one user".into(),
                     }),
                 };
+                if matches!(
+                    outcome,
+                    Err(RefreshError::Over { .. } | RefreshError::NotOurs)
+                ) {
+                    let _ = refusals.take(&key);
+                }
                 log(&provider, &outcome);
                 counts.note(&outcome);
                 Landed {
-                    keep: keep(&outcome),
+                    keep: keep(&outcome, clock.unix()),
                     value: outcome,
                 }
             }
@@ -140,7 +149,7 @@ impl Refreshes {
     /// Lets go of sessions that are no longer handed out. To be called every few seconds.
     pub fn sweep(&self) {
         self.flights.sweep();
-        self.budget.sweep();
+        self.refusals.sweep();
     }
 
     /// Calls that were made, by what came of them: a new session; the session is over; it may work later; the provider
@@ -181,9 +190,12 @@ impl Refreshes {
     }
 }
 
-fn keep(outcome: &Outcome) -> Duration {
+/// `now`: Unix seconds.
+fn keep(outcome: &Outcome, now: u64) -> Duration {
     match outcome {
-        Ok(_) => REUSE,
+        // Whoever comes when it is over must get another one. The least is for clocks that differ, by which it may be over
+        // at once: not every request may ask then.
+        Ok(grant) => Duration::from_secs(grant.expires_at.saturating_sub(now)).clamp(FAILED, REUSE),
         Err(RefreshError::Over { .. } | RefreshError::NotOurs) => REFUSED,
         Err(RefreshError::Later { retry_after, .. }) => {
             retry_after.unwrap_or(FAILED).clamp(FAILED, FAILED_MAX)
@@ -246,7 +258,19 @@ mod tests {
                 why: "x".into(),
             })
         };
+        let lives_until = |expires_at: u64| {
+            let secret = || Secret::new(String::new());
+            Ok(Arc::new(Grant {
+                text: secret(),
+                access_token: secret(),
+                refresh_token: secret(),
+                expires_at,
+            }))
+        };
         for (outcome, secs) in [
+            (lives_until(1_000 + 3600), 10),
+            (lives_until(1_000 + 7), 7),
+            (lives_until(1_000 - 5), 1),
             (
                 Err(RefreshError::Over {
                     code: "user_banned",
@@ -260,7 +284,11 @@ mod tests {
             (later(Some(3600)), 10),
             (Err(RefreshError::Misconfigured { why: "x".into() }), 1),
         ] {
-            assert_eq!(keep(&outcome), Duration::from_secs(secs), "{outcome:?}");
+            assert_eq!(
+                keep(&outcome, 1_000),
+                Duration::from_secs(secs),
+                "{outcome:?}"
+            );
         }
     }
 }
