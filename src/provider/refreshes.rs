@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a used token gets the same new session again: the reuse interval of Supabase, by whose rules a copy of the
-/// gateway that knows nothing of it gets the same.
+/// gateway that knows nothing of it gets the same. Never longer than the access token in it lives.
 const REUSE: Duration = Duration::from_secs(10);
 /// How long a refusal is remembered. What was refused stays refused, a ban lifted meanwhile aside.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -35,6 +35,7 @@ pub struct Refreshes {
     flights: SingleFlight<[u8; 32], Outcome>,
     /// Of this process: what is in memory cannot be tried against tokens without it.
     key: hmac::Key,
+    clock: Clock,
 }
 
 impl fmt::Debug for Refreshes {
@@ -50,8 +51,9 @@ impl Refreshes {
     pub fn new(clock: Clock, control: Handle) -> Result<Self, NoRandomness> {
         let key = Secret::new(random::bytes::<32>()?);
         Ok(Self {
-            flights: SingleFlight::new(ENTRIES_MAX, clock, control),
+            flights: SingleFlight::new(ENTRIES_MAX, clock.clone(), control),
             key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
+            clock,
         })
     }
 
@@ -68,11 +70,12 @@ impl Refreshes {
     ) -> Outcome {
         let work = || {
             let (provider, token, browser) = (provider.clone(), token.clone(), browser.clone());
+            let clock = self.clock.clone();
             async move {
                 let outcome = provider.refresh(&token, &browser).await.map(Arc::new);
                 log(&provider, &outcome);
                 Landed {
-                    keep: keep(&outcome),
+                    keep: keep(&outcome, clock.unix_millis()),
                     value: outcome,
                 }
             }
@@ -120,9 +123,15 @@ impl Refreshes {
     }
 }
 
-fn keep(outcome: &Outcome) -> Duration {
+/// `now`: Unix milliseconds.
+fn keep(outcome: &Outcome, now: u64) -> Duration {
     match outcome {
-        Ok(_) => REUSE,
+        // Whoever comes when it is over must get another one. The least is for clocks that differ, by which it may be over
+        // at once: not every request may ask then.
+        Ok(grant) => {
+            let end = grant.expires_at.saturating_mul(1000);
+            Duration::from_millis(end.saturating_sub(now)).clamp(FAILED, REUSE)
+        }
         Err(RefreshError::Over { .. } | RefreshError::NotOurs) => REFUSED,
         Err(RefreshError::Later { retry_after, .. }) => {
             retry_after.unwrap_or(FAILED).clamp(FAILED, FAILED_MAX)
@@ -185,21 +194,38 @@ mod tests {
                 why: "x".into(),
             })
         };
-        for (outcome, secs) in [
+        let lives_until = |expires_at: u64| {
+            let secret = || Secret::new(String::new());
+            Ok(Arc::new(Grant {
+                text: secret(),
+                access_token: secret(),
+                refresh_token: secret(),
+                expires_at,
+            }))
+        };
+        for (outcome, millis) in [
+            (lives_until(1_000 + 3600), 10_000),
+            // Whole seconds of a moment between two.
+            (lives_until(1_000 + 7), 6_700),
+            (lives_until(1_000 - 5), 1_000),
             (
                 Err(RefreshError::Over {
                     code: "user_banned",
                 }),
-                30,
+                30_000,
             ),
-            (Err(RefreshError::NotOurs), 30),
-            (later(None), 1),
-            (later(Some(0)), 1),
-            (later(Some(5)), 5),
-            (later(Some(3600)), 10),
-            (Err(RefreshError::Misconfigured { why: "x".into() }), 1),
+            (Err(RefreshError::NotOurs), 30_000),
+            (later(None), 1_000),
+            (later(Some(0)), 1_000),
+            (later(Some(5)), 5_000),
+            (later(Some(3600)), 10_000),
+            (Err(RefreshError::Misconfigured { why: "x".into() }), 1_000),
         ] {
-            assert_eq!(keep(&outcome), Duration::from_secs(secs), "{outcome:?}");
+            assert_eq!(
+                keep(&outcome, 1_000_300),
+                Duration::from_millis(millis),
+                "{outcome:?}"
+            );
         }
     }
 }

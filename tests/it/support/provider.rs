@@ -2,13 +2,16 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tollhouse::base::body::Body;
 use tollhouse::base::clock::Clock;
 use tollhouse::demo::provider::{Provider, Settings};
 
@@ -22,6 +25,21 @@ pub struct Identity {
 impl Identity {
     /// With Ada (user) and Grace (admin), both with the password `correct-horse-9`.
     pub fn start(clock: &Clock) -> Self {
+        let hour = Duration::from_secs(3600);
+        Self::behind(clock, hour, |provider, request| async move {
+            provider.handle(request).await
+        })
+    }
+
+    /// The same with tokens of this life, behind something that hands it the requests, or does not.
+    pub fn behind<F>(
+        clock: &Clock,
+        token_life: Duration,
+        front: impl Fn(Provider, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -31,6 +49,7 @@ impl Identity {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let settings = Settings {
             clock: clock.clone(),
+            token_life,
             ..Settings::new(format!("{url}/auth/v1"), "sb_publishable_test")
         };
         let provider = Provider::new(settings).unwrap();
@@ -43,11 +62,11 @@ impl Identity {
         let answering = provider.clone();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let provider = answering.clone();
+                let (provider, front) = (answering.clone(), front.clone());
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                        let provider = provider.clone();
-                        async move { Ok::<_, Infallible>(provider.handle(request).await) }
+                        let answer = front(provider.clone(), request);
+                        async move { Ok::<_, Infallible>(answer.await) }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
