@@ -111,6 +111,8 @@ impl Prover<'_> {
         let outcome = renewal
             .renew(headers, &cookie, &browser, serving.is_none())
             .await;
+        // It may have ended while it was waited for.
+        let serving = serving.filter(serves);
         match outcome {
             Ok(renewed) => {
                 let verified = self
