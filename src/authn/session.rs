@@ -116,6 +116,8 @@ impl Prover<'_> {
         let outcome = renewal
             .renew(headers, &cookie, user, &browser, serving.is_none())
             .await;
+        // It may have ended while it was waited for.
+        let serving = serving.filter(serves);
         match outcome {
             Ok(renewed) => {
                 let verified = self.accept(session, before.as_ref(), &renewed).await;

@@ -128,7 +128,7 @@ impl Refreshes {
                 log(&provider, &outcome);
                 counts.note(&outcome);
                 Landed {
-                    keep: keep(&outcome, clock.unix()),
+                    keep: keep(&outcome, clock.unix_millis()),
                     value: outcome,
                 }
             }
@@ -190,12 +190,15 @@ impl Refreshes {
     }
 }
 
-/// `now`: Unix seconds.
+/// `now`: Unix milliseconds.
 fn keep(outcome: &Outcome, now: u64) -> Duration {
     match outcome {
         // Whoever comes when it is over must get another one. The least is for clocks that differ, by which it may be over
         // at once: not every request may ask then.
-        Ok(grant) => Duration::from_secs(grant.expires_at.saturating_sub(now)).clamp(FAILED, REUSE),
+        Ok(grant) => {
+            let end = grant.expires_at.saturating_mul(1000);
+            Duration::from_millis(end.saturating_sub(now)).clamp(FAILED, REUSE)
+        }
         Err(RefreshError::Over { .. } | RefreshError::NotOurs) => REFUSED,
         Err(RefreshError::Later { retry_after, .. }) => {
             retry_after.unwrap_or(FAILED).clamp(FAILED, FAILED_MAX)
@@ -267,26 +270,27 @@ mod tests {
                 expires_at,
             }))
         };
-        for (outcome, secs) in [
-            (lives_until(1_000 + 3600), 10),
-            (lives_until(1_000 + 7), 7),
-            (lives_until(1_000 - 5), 1),
+        for (outcome, millis) in [
+            (lives_until(1_000 + 3600), 10_000),
+            // Whole seconds of a moment between two.
+            (lives_until(1_000 + 7), 6_700),
+            (lives_until(1_000 - 5), 1_000),
             (
                 Err(RefreshError::Over {
                     code: "user_banned",
                 }),
-                30,
+                30_000,
             ),
-            (Err(RefreshError::NotOurs), 30),
-            (later(None), 1),
-            (later(Some(0)), 1),
-            (later(Some(5)), 5),
-            (later(Some(3600)), 10),
-            (Err(RefreshError::Misconfigured { why: "x".into() }), 1),
+            (Err(RefreshError::NotOurs), 30_000),
+            (later(None), 1_000),
+            (later(Some(0)), 1_000),
+            (later(Some(5)), 5_000),
+            (later(Some(3600)), 10_000),
+            (Err(RefreshError::Misconfigured { why: "x".into() }), 1_000),
         ] {
             assert_eq!(
-                keep(&outcome, 1_000),
-                Duration::from_secs(secs),
+                keep(&outcome, 1_000_300),
+                Duration::from_millis(millis),
                 "{outcome:?}"
             );
         }

@@ -25,8 +25,9 @@ use tollhouse::base::body::Body;
 use tollhouse::base::clock::Clock;
 use tollhouse::demo::provider::{Fault, Provider};
 
-const SEED: u64 = 0x746f_6c6c_686f_7573;
-const REQUESTS: usize = 650;
+/// A storm whose tokens live for four seconds, less than an answer is handed out again.
+const SEED: u64 = 11;
+const REQUESTS: usize = 520;
 const REPLICAS: usize = 3;
 const BROWSERS: usize = 6;
 const TABS_MAX: usize = 20;
@@ -40,7 +41,7 @@ const FAILED: Duration = Duration::from_secs(1);
 /// `http_timeout` of the gateways. With it a call is tried at most so many times.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 4;
-/// In which a gateway has read an answer that is on its way to it.
+/// In which a gateway has read what is on its way to it.
 const SETTLES: Duration = Duration::from_millis(100);
 
 /// xorshift64* (Vigna): small, and the same everywhere.
@@ -281,6 +282,10 @@ struct Tally {
 
 struct Storm {
     clock: Clock,
+    /// Of an access token.
+    life: Duration,
+    /// In the access log of each replica at the end of the last round.
+    records: Mutex<[usize; REPLICAS]>,
     front: Arc<Front>,
     identity: Identity,
     houses: Vec<House>,
@@ -327,6 +332,8 @@ impl Storm {
             .collect();
         Self {
             clock,
+            life,
+            records: Mutex::default(),
             front,
             identity,
             houses,
@@ -484,11 +491,29 @@ impl Storm {
                 scope.spawn(move || self.shoot(shot));
             }
         });
-        // Those who hung up have left calls behind, which belong to this moment, too.
-        let until = Instant::now() + 2 * TIMEOUT;
-        while !self.front.book.lock().quiet() && Instant::now() < until {
-            sleep(Duration::from_millis(2));
+        // Those who hung up have left requests and calls behind, which belong to this moment, too.
+        for (replica, house) in self.houses.iter().enumerate() {
+            let sent = shots.iter().filter(|shot| shot.replica == replica).count();
+            let mut records = self.records.lock();
+            let expected = records[replica] + sent;
+            within(SETTLES, || lines(house) >= expected);
+            records[replica] = lines(house);
         }
+        self.settle();
+    }
+
+    fn settle(&self) {
+        within(2 * TIMEOUT, || self.front.book.lock().quiet());
+    }
+
+    /// Time passes. When it is long, the last answers must have been read: what they hold would be over at once.
+    fn pass(&self, by: Duration) {
+        if by >= self.life {
+            sleep(SETTLES);
+            self.settle();
+            sleep(SETTLES);
+        }
+        self.clock.advance(by);
     }
 
     fn blow(&self, dice: &mut Random, life: u64, requests: usize) {
@@ -518,18 +543,14 @@ impl Storm {
                     _ => dice.millis(3000),
                 }
             };
-            if passes >= Duration::from_secs(life) {
-                // The last answers are with the gateways, but maybe not read yet: what they hold would be over at once.
-                sleep(SETTLES);
-            }
-            self.clock.advance(passes);
+            self.pass(passes);
         }
         self.round(&[], None);
     }
 
     /// Every browser on every replica, when all of it is long over.
     fn all_are_still_there(&self) {
-        self.clock.advance(Duration::from_secs(86_400));
+        self.pass(Duration::from_secs(86_400));
         for browser in 0..BROWSERS {
             for replica in 0..REPLICAS {
                 self.shoot(&Shot {
@@ -548,7 +569,7 @@ impl Storm {
     fn one_who_is_logged_out_is_seen_to_be(&self) {
         let browser = &self.browsers[0];
         self.identity.provider.end_sessions(&browser.email);
-        self.clock.advance(Duration::from_secs(86_400));
+        self.pass(Duration::from_secs(86_400));
         self.shoot(&Shot {
             browser: 0,
             replica: 0,
@@ -572,8 +593,12 @@ impl Storm {
             book.calls.keys().map(|(_, token)| token).collect();
         let sum = |of: fn(&Calls) -> usize| book.calls.values().map(of).sum::<usize>();
         for ((replica, token), calls) in &book.calls {
-            let apart = REPLAYED.min(life) * 1000;
-            if calls.delivered.windows(2).any(|w| w[1] - w[0] < apart) {
+            let again = calls.delivered.windows(2).any(|two| {
+                // No longer than the token lives that came with it, whose times are whole seconds.
+                let end = (two[0] / 1000 + life) * 1000;
+                two[1] < end.min(two[0] + REPLAYED * 1000)
+            });
+            if again {
                 let when = &calls.delivered;
                 self.fault(format!(
                     "{replica} asked again for {token}, which it knew: {when:?}"
@@ -638,6 +663,19 @@ impl Browser {
             again: Mutex::default(),
         }
     }
+}
+
+/// Waits until it holds, and no longer than this.
+fn within(most: Duration, holds: impl Fn() -> bool) {
+    let until = Instant::now() + most;
+    while !holds() && Instant::now() < until {
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Of the access log.
+fn lines(house: &House) -> usize {
+    house.log.text().lines().count()
 }
 
 fn request(address: SocketAddr, replica: usize, at: u64, jar: &Jar) -> String {

@@ -243,6 +243,25 @@ fn a_provider_in_trouble_logs_nobody_out() {
 }
 
 #[test]
+fn a_token_that_ends_while_its_renewal_is_waited_for_is_not_forwarded() {
+    let scene = scene();
+    let old = scene.identity.cookie("ada@example.com");
+    scene.pass(LIFE - 1);
+    let hold = scene.identity.provider.hold("token.refresh");
+    let answer = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| scene.get("/a", &old));
+        eventually(|| scene.refreshes() == 1);
+        scene.pass(1);
+        asking.join().unwrap()
+    });
+    assert_eq!((answer.status, &*answer.code()), (503, "auth_unavailable"));
+    assert_eq!(scene.upstream.count(), 0);
+    drop(hold);
+    scene.pass(2);
+    assert_eq!(scene.get("/b", &old).status, 200);
+}
+
+#[test]
 fn an_answer_of_the_provider_that_is_lost_costs_no_session() {
     let scene = scene();
     let old = scene.identity.cookie("ada@example.com");
