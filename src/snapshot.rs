@@ -21,10 +21,11 @@ use crate::provider::{ProviderBudget, Refreshes};
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
-use crate::session::Session;
+use crate::session::raw::RawCookie;
 use crate::session::renewal::Renewal;
 use crate::session::set_cookie::{Attributes, SameSite};
-use crate::session::supabase::SupabaseWriter;
+use crate::session::supabase::{SupabaseCookies, SupabaseWriter};
+use crate::session::{Jar, Session};
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
 use crate::token::SetupError;
@@ -253,18 +254,31 @@ fn session(
     else {
         return Ok(None);
     };
-    Ok(Some(match &provider.kind {
+    let attributes = attributes(&session.cookie);
+    let (jar, renewal) = match &provider.kind {
         ProviderKind::Supabase {
             publishable_key, ..
         } => {
+            let writer = SupabaseWriter::new(cookie, attributes)
+                .map_err(|_| CompileError::Cookie(cookie.as_ref().into()))?;
+            let cookies = SupabaseCookies::new(cookie);
             let renewal = match publishable_key {
                 None => None,
-                Some(_) => renewal(provider, cookie, session, ground, refreshes)?,
+                Some(_) => renewal(provider, session, ground, refreshes)?,
             };
-            Session::supabase(index, cookie, renewal)
+            (Jar::Supabase { cookies, writer }, renewal)
         }
-        ProviderKind::Jwt => Session::raw_token(index, cookie.clone()),
-    }))
+        ProviderKind::Jwt => {
+            let name = cookie.clone();
+            (Jar::RawToken(RawCookie { name, attributes }), None)
+        }
+    };
+    Ok(Some(Session::new(
+        index,
+        jar,
+        renewal,
+        ground.clock.clone(),
+    )))
 }
 
 fn attributes(cookie: &config::session::Cookie) -> Attributes {
@@ -283,10 +297,9 @@ fn attributes(cookie: &config::session::Cookie) -> Attributes {
     }
 }
 
-/// How sessions of a provider are renewed, and written back as its library writes them.
+/// How sessions of a provider are renewed.
 fn renewal(
     provider: &Provider,
-    cookie: &str,
     session: &config::session::Session,
     ground: &Ground,
     refreshes: &Arc<Refreshes>,
@@ -299,13 +312,10 @@ fn renewal(
         control: ground.control.clone(),
     };
     let client = Supabase::new(provider, setup).map_err(CompileError::Provider)?;
-    let writer = SupabaseWriter::new(cookie, attributes(&session.cookie))
-        .map_err(|_| CompileError::Cookie(cookie.into()))?;
     Ok(client.map(|client| {
         Renewal::new(
             Arc::new(client),
             refreshes.clone(),
-            writer,
             session.refresh_ahead,
             ground.clock.clone(),
         )

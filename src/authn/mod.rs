@@ -196,6 +196,9 @@ pub fn rehearse(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Clock;
+    use crate::session::Jar;
+    use crate::session::supabase::{SupabaseCookies, SupabaseWriter};
     use http::HeaderValue;
 
     fn accepts(session: bool, bearer: bool) -> Accepts {
@@ -208,7 +211,13 @@ mod tests {
     }
 
     fn check(accepts: &Accepts, fields: &[(&'static str, &'static str)], expected: Candidate<'_>) {
-        let session = Session::supabase(0, "sb-x-auth-token", None);
+        let key = "sb-x-auth-token";
+        let attributes = SupabaseWriter::library_attributes();
+        let jar = Jar::Supabase {
+            cookies: SupabaseCookies::new(key),
+            writer: SupabaseWriter::new(key, attributes).unwrap(),
+        };
+        let session = Session::new(0, jar, None, Clock::system());
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));

@@ -1,6 +1,7 @@
 //! The proof of a credential on three levels: what the connection remembers, what the process knows, and verification.
 
 use super::memory::Known;
+use super::session::Request;
 use super::{Accepts, Candidate, Memory, Standing, seal};
 use crate::base::clock::Clock;
 use crate::config::route::Auth;
@@ -10,7 +11,7 @@ use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Who, keyed};
 use crate::session::{Session, Told};
 use crate::telemetry::metrics::{AuthOutcome, CacheOutcome, Metrics};
-use crate::token::{Cache, Issuer, Slot, TokenError, Tokens};
+use crate::token::{Cache, Issuer, Reason, Slot, TokenError, Tokens};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ impl Prover<'_> {
             Candidate::Nothing if accepts.auth == Auth::Required => Err(missing()),
             Candidate::Nothing => Ok(Caller::nobody()),
             Candidate::Bearer(token) => self.bearer(accepts, token, headers, client).await,
-            Candidate::Session => match self.cookie(headers, client, told).await {
+            Candidate::Session => match self.cookie(Request { headers, client }, told).await {
                 Ok(Some(verified)) => Ok(Caller::proven(verified)),
                 Ok(None) if accepts.auth == Auth::Required => Err(missing()),
                 Ok(None) => Ok(Caller::nobody()),
@@ -123,7 +124,10 @@ impl Prover<'_> {
                     Some(known) => Ok(known),
                     None => {
                         // Boxed, as all that is rare: the future of every request is moved once, and is small without it.
-                        Box::pin(self.verified(slot, None, token, token, headers, client)).await
+                        let asked = Asked::any(token);
+                        Box::pin(self.verified(slot, asked, token, headers, client))
+                            .await
+                            .map_err(Reject::from)
                     }
                 };
                 let verified = match proven {
@@ -188,16 +192,15 @@ impl Prover<'_> {
         Some(known)
     }
 
-    /// Third level: verification. A failure is never kept.
+    /// Third level: verification. A failure is never kept. `look_again`: until when it counts, whatever the token says.
     pub(super) async fn verified(
         &self,
         slot: Slot,
-        provider: Option<usize>,
+        asked: Asked<'_>,
         raw: &[u8],
-        token: &[u8],
         headers: &HeaderMap,
         client: &Client,
-    ) -> Result<Arc<Verified>, Reject> {
+    ) -> Result<Arc<Verified>, Unproven> {
         self.metrics.token_cache(self.worker, CacheOutcome::Miss);
         let who = Who {
             client: client.ip,
@@ -206,9 +209,7 @@ impl Prover<'_> {
             verified: None,
         };
         self.failures_left(&who)?;
-        let verified = self
-            .verify(provider, token, slot.credential, Some(&who))
-            .await?;
+        let verified = self.verify(asked, slot.credential, Some(&who)).await?;
         self.cache.put(
             self.tokens,
             slot,
@@ -223,22 +224,21 @@ impl Prover<'_> {
     /// `who` sent it and answers for it; `None`: nobody did.
     pub(super) async fn verify(
         &self,
-        provider: Option<usize>,
-        token: &[u8],
+        asked: Asked<'_>,
         credential: Credential,
         who: Option<&Who<'_>>,
-    ) -> Result<Arc<Verified>, Reject> {
+    ) -> Result<Arc<Verified>, Unproven> {
         // Read before the verification, so that a key withdrawn meanwhile is not missed.
         let epochs: Vec<u64> = (0..self.providers)
             .map(|index| self.tokens.epoch(Issuer::Provider(index)))
             .collect();
-        let result = match provider {
+        let result = match asked.provider {
             Some(provider) => self
                 .tokens
-                .verify_for(provider, token)
+                .verify_for(provider, asked.token)
                 .await
                 .map(|identity| (provider, identity)),
-            None => self.tokens.verify_any(token).await,
+            None => self.tokens.verify_any(asked.token).await,
         };
         match result {
             Ok((provider, identity)) => {
@@ -251,27 +251,27 @@ impl Prover<'_> {
                     provider,
                     epoch: epochs.get(provider).copied().unwrap_or(0),
                     user_key: keyed(&[identity.provider.as_bytes(), identity.user_id.as_bytes()]),
-                    renew_at: self.renew_at(credential, &identity),
+                    renew_at: self.renew_at(credential, &identity).min(asked.look_again),
                 };
-                seal(
+                Ok(seal(
                     identity,
                     credential,
-                    Some(token),
+                    Some(asked.token),
                     self.identity_headers,
                     standing,
-                )
+                )?)
             }
             Err(error) => {
                 let provider = error
                     .provider()
                     .and_then(|name| self.tokens.index(name))
-                    .or(provider);
+                    .or(asked.provider);
                 self.metrics
                     .auth(self.worker, provider, credential, outcome(&error));
                 if let Some(who) = who.filter(|_| error.is_failure()) {
                     self.limits.failure(self.failures, who);
                 }
-                Err(refusal(&error))
+                Err(error.into())
             }
         }
     }
@@ -286,6 +286,73 @@ impl Prover<'_> {
                     .because("budget of failed credentials is spent")
                     .retry_after(spent.retry_after))
             }
+        }
+    }
+}
+
+/// A token to be verified.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Whose it must be; `None`: anybody's.
+    pub(super) provider: Option<usize>,
+    pub(super) token: &'a [u8],
+    /// Until when the outcome counts, whatever the token says, in Unix seconds.
+    pub(super) look_again: u64,
+}
+
+impl<'a> Asked<'a> {
+    /// A token of any provider.
+    fn any(token: &'a [u8]) -> Self {
+        Self {
+            provider: None,
+            token,
+            look_again: u64::MAX,
+        }
+    }
+}
+
+/// Why a credential proves nothing, as far as it matters to a session.
+#[derive(Debug)]
+pub(super) enum Unproven {
+    /// Its time is over, and nothing else is wrong with it.
+    Over,
+    /// The key that signed it is no longer the provider's; it may have been.
+    KeyGone(Reject),
+    /// Its session was ended.
+    Ended,
+    /// Everything else.
+    Refused(Reject),
+}
+
+impl From<Reject> for Unproven {
+    fn from(reject: Reject) -> Self {
+        Self::Refused(reject)
+    }
+}
+
+impl From<TokenError> for Unproven {
+    fn from(error: TokenError) -> Self {
+        match &error {
+            TokenError::Expired { .. } => Self::Over,
+            TokenError::Refused {
+                reason: Reason::UnknownKey,
+                ..
+            } => Self::KeyGone(refusal(&error)),
+            TokenError::Refused {
+                reason: Reason::SessionEnded,
+                ..
+            } => Self::Ended,
+            _ => Self::Refused(refusal(&error)),
+        }
+    }
+}
+
+impl From<Unproven> for Reject {
+    fn from(unproven: Unproven) -> Self {
+        match unproven {
+            Unproven::Over => expired(),
+            Unproven::KeyGone(reject) | Unproven::Refused(reject) => reject,
+            Unproven::Ended => invalid().because(Reason::SessionEnded.as_str()),
         }
     }
 }

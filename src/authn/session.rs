@@ -1,13 +1,13 @@
 //! The proof of a session: its token verified, and renewed when it is old (contract, section 5).
 
-use super::prove::{Prover, expired, invalid, missing};
+use super::prove::{Asked, Prover, Unproven, expired, invalid, missing};
 use crate::exchange::{Code, Credential, Identity, Reject, Verified};
 use crate::headers::cookies;
 use crate::headers::forwarded::Client;
 use crate::limit::keyed;
-use crate::provider::Browser;
-use crate::session::renewal::{NotRenewed, Renewed};
-use crate::session::{Held, Session, Told};
+use crate::provider::{Browser, Grant};
+use crate::session::renewal::{NotRenewed, Renewal};
+use crate::session::{Brought, Held, Session, Told};
 use crate::telemetry::metrics::AuthOutcome;
 use crate::token::{Issuer, Slot};
 use base64::Engine as _;
@@ -19,6 +19,23 @@ use std::sync::Arc;
 
 /// What a token is known by that came with a renewal and not yet in a cookie: no cookie's key begins like this.
 const OF_A_RENEWAL: &[u8] = b"\xffrenewed:";
+
+/// What a request brings besides its session.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) client: &'a Client,
+}
+
+/// What is known of a session before it is renewed.
+struct Before {
+    /// What it proved, if its token still serves.
+    serving: Option<Arc<Verified>>,
+    /// What its token says. Only to be compared with what another one proves.
+    claims: Option<Value>,
+    /// Whether a signature that held, or our own seal, stands behind that.
+    vouched: bool,
+}
 
 impl Prover<'_> {
     /// When a credential should be renewed.
@@ -33,129 +50,248 @@ impl Prover<'_> {
     /// `None`: the cookies hold no session after all.
     pub(super) async fn cookie(
         &self,
-        headers: &HeaderMap,
-        client: &Client,
+        from: Request<'_>,
         told: &mut Told,
     ) -> Result<Option<Arc<Verified>>, Reject> {
         let Some(session) = self.session else {
             return Ok(None);
         };
-        let only = cookies::only_field(headers);
+        let only = cookies::only_field(from.headers);
         if let Some(known) = only.and_then(|field| self.remembered(Credential::Session, field)) {
             return Ok(Some(known));
         }
         let ended = self.tokens.ended_version();
         let mut raw = Vec::with_capacity(only.map_or(4096, <[u8]>::len));
-        if !session.append_raw(headers, &mut raw) {
-            return Ok(None);
+        if !session.append_raw(from.headers, &mut raw) {
+            // In a box, as all that is rare: the future of every request is moved once, and is small without it.
+            return Box::pin(self.adopt(session, from, told)).await;
         }
+        let verified = match self.known(slot(session), &raw) {
+            Some(known) if self.is_current(&known) => known,
+            known => match Box::pin(self.look(session, &raw, known, from, told)).await? {
+                Some(verified) => verified,
+                None => return Ok(None),
+            },
+        };
+        let same = told.set.is_empty() && told.pairs.is_none();
+        if let Some(field) = only.filter(|_| same && self.is_current(&verified)) {
+            self.remember(Credential::Session, field, &verified, ended);
+        }
+        Ok(Some(verified))
+    }
+
+    /// Whether nothing has to be looked at.
+    fn is_current(&self, verified: &Verified) -> bool {
+        verified.renew_at > self.clock.unix() && self.serves(verified)
+    }
+
+    /// Leeway is for clocks that differ; a session's token is never forwarded past its `exp`.
+    fn serves(&self, verified: &Verified) -> bool {
+        verified.identity.expires_at > self.clock.unix()
+    }
+
+    /// Looks into the cookies. `known`: what they proved before.
+    async fn look(
+        &self,
+        session: &Session,
+        raw: &[u8],
+        known: Option<Arc<Verified>>,
+        from: Request<'_>,
+        told: &mut Told,
+    ) -> Result<Option<Arc<Verified>>, Reject> {
         let slot = slot(session);
-        let proven = match self.known(slot, &raw) {
-            Some(known) => Ok(known),
-            None => {
-                let token = match session.read(headers) {
-                    Held::Token(token) => token,
-                    Held::Session(session) => session.access_token.clone(),
-                    Held::Nothing => return Ok(None),
-                    Held::Unreadable(why) => {
-                        self.count(session, AuthOutcome::Invalid);
-                        // To the client it is no session, as it is to the real library; the operator wants to know.
-                        return Err(
-                            missing().because(format!("the session cookie cannot be read: {why}"))
-                        );
+        let asked = |token, look_again| Asked {
+            provider: Some(session.provider),
+            token,
+            look_again,
+        };
+        let brought = match session.read(from.headers) {
+            Held::Nothing => return Ok(None),
+            Held::Unreadable(why) => {
+                self.count(session, AuthOutcome::Invalid);
+                // To the client it is no session, as it is to the real library; the operator wants to know.
+                return Err(missing().because(format!("the session cookie cannot be read: {why}")));
+            }
+            Held::Over(why) => return Err(self.gone(session, from.headers, told, why)),
+            Held::Token(token) => {
+                let token = token.expose().as_bytes();
+                let verified = match known {
+                    Some(known) => known,
+                    None => {
+                        self.verified(slot, asked(token, u64::MAX), raw, from.headers, from.client)
+                            .await?
                     }
                 };
-                let token = token.expose().as_bytes();
-                Box::pin(self.verified(slot, Some(session.provider), &raw, token, headers, client))
+                return match self.serves(&verified) {
+                    true => Ok(Some(verified)),
+                    false => Err(self.over(session, "it cannot be renewed here")),
+                };
+            }
+            Held::Session(brought) => brought,
+        };
+        let proven = match known {
+            Some(known) => Ok(known),
+            None => {
+                let token = brought.access_token.expose().as_bytes();
+                let asked = asked(token, session.look_again(&brought));
+                self.verified(slot, asked, raw, from.headers, from.client)
                     .await
             }
         };
-        let now = self.clock.unix();
-        let old = match proven {
-            Ok(verified) if verified.renew_at > now && verified.identity.expires_at > now => {
-                if let Some(field) = only {
-                    self.remember(Credential::Session, field, &verified, ended);
-                }
-                return Ok(Some(verified));
-            }
-            Ok(verified) => Some(verified),
-            Err(reject) if reject.code() == Code::TokenExpired => None,
-            Err(reject) => return Err(reject),
+        let before = match self.before(session, &brought, proven, from, told)? {
+            Before {
+                serving: Some(serving),
+                ..
+            } if self.is_current(&serving) => return Ok(Some(serving)),
+            before => before,
         };
-        // In a box, for it is rare.
-        Box::pin(self.go_on(session, headers, client, old, told))
+        self.go_on(session, &brought, before, from, told)
             .await
             .map(Some)
     }
 
-    /// A session whose token is old or over. `old`: what it proved, unless it is over.
+    /// What a session proved that is to go on, or why it is not to.
+    fn before(
+        &self,
+        session: &Session,
+        brought: &Brought,
+        proven: Result<Arc<Verified>, Unproven>,
+        from: Request<'_>,
+        told: &mut Told,
+    ) -> Result<Before, Reject> {
+        let mut before = Before {
+            serving: None,
+            claims: claims_of(brought.access_token.expose()),
+            vouched: true,
+        };
+        match proven {
+            Ok(verified) => before.serving = Some(verified).filter(|v| self.serves(v)),
+            Err(Unproven::Over) => {}
+            Err(Unproven::Ended) => {
+                return Err(self.gone(session, from.headers, told, "it was ended"));
+            }
+            // Whoever signed in before the provider withdrew a key stays signed in.
+            Err(Unproven::KeyGone(reject)) => {
+                if session.renewal().is_none() || brought.refresh_token.is_none() {
+                    return Err(reject);
+                }
+                before.vouched = brought.is_ours();
+            }
+            Err(Unproven::Refused(reject)) => return Err(reject),
+        }
+        Ok(before)
+    }
+
+    /// A session that must be looked at: its token is old or over, or it must be said that it is used.
     async fn go_on(
         &self,
         session: &Session,
-        headers: &HeaderMap,
-        client: &Client,
-        old: Option<Arc<Verified>>,
+        brought: &Brought,
+        before: Before,
+        from: Request<'_>,
         told: &mut Told,
     ) -> Result<Arc<Verified>, Reject> {
-        // Leeway is for clocks that differ; a session's token is never forwarded past its `exp`.
-        let serves = |verified: &Arc<Verified>| verified.identity.expires_at > self.clock.unix();
-        let serving = old.filter(serves);
-        let (Some(renewal), Held::Session(cookie)) = (session.renewal(), session.read(headers))
-        else {
-            return serving.ok_or_else(|| self.over(session, "it cannot be renewed here"));
+        let renewal = session.renewal();
+        let old = |verified: &Arc<Verified>| {
+            renewal.is_some_and(|renewal| renewal.due(&verified.identity) <= self.clock.unix())
         };
-        let browser = Browser {
-            user_agent: headers.get(USER_AGENT).cloned(),
-            address: Some(client.ip).filter(|_| client.known),
+        if let Some(serving) = before.serving.as_ref().filter(|serving| !old(serving)) {
+            self.touch(session, brought, from, told);
+            return Ok(serving.clone());
+        }
+        let outcome = match renewal {
+            Some(renewal) => self.renew(renewal, brought, &before, from).await,
+            None => Err(NotRenewed::Cannot),
         };
-        let before = claims_of(cookie.access_token.expose());
-        let named = before
-            .as_ref()
-            .and_then(|claims| claims.get("sub")?.as_str());
-        let user = keyed(&[named.unwrap_or_default().as_bytes()]);
-        let outcome = renewal
-            .renew(headers, &cookie, user, &browser, serving.is_none())
-            .await;
         // It may have ended while it was waited for.
-        let serving = serving.filter(serves);
-        match outcome {
-            Ok(renewed) => {
-                let verified = self.accept(session, before.as_ref(), &renewed).await;
-                match (verified, serving) {
-                    (Ok(verified), _) => {
-                        told.set = renewed.set;
-                        told.pairs = Some(renewed.pairs);
-                        Ok(verified)
-                    }
-                    // What the provider gave is no good; what the browser has still is.
-                    (Err(reject), Some(serving)) => {
-                        tracing::warn!(reason = reject.reason(), "a renewed session is not used");
-                        Ok(serving)
-                    }
-                    (Err(reject), None) => Err(reject),
+        let serving = before.serving.filter(|serving| self.serves(serving));
+        let refused = match outcome {
+            Ok(grant) => {
+                let claims = before.claims.as_ref();
+                let look_again = session.look_again_renewed(brought);
+                match self.accept(session, claims, &grant, look_again).await {
+                    Ok(verified) => match session.go_on(from.headers, brought, &grant) {
+                        Ok(new) => {
+                            *told = new;
+                            return Ok(verified);
+                        }
+                        Err(why) => unusable(&why.to_string()),
+                    },
+                    Err(reject) => reject,
                 }
             }
             // While its token serves, nothing of this is the user's to see.
-            Err(_) if serving.is_some() => serving.ok_or_else(expired),
-            Err(NotRenewed::Over { code, clear }) => {
-                told.set = clear;
-                self.count(session, AuthOutcome::Expired);
-                Err(
-                    Reject::new(Code::SessionExpired, "The session is over. Sign in again.")
-                        .because(format!("the provider ended it: {code}")),
-                )
+            Err(why) if serving.is_none() => {
+                return Err(self.not_renewed(session, why, from, told));
             }
-            Err(NotRenewed::Cannot) => Err(self.over(session, "it has no refresh token of ours")),
-            Err(NotRenewed::Later { retry_after, why }) => {
+            Err(_) => expired(),
+        };
+        // What the provider gave is no good; what the browser has still is.
+        let Some(serving) = serving else {
+            return Err(refused);
+        };
+        if !refused.reason().is_empty() {
+            tracing::warn!(reason = refused.reason(), "a renewed session is not used");
+        }
+        self.touch(session, brought, from, told);
+        Ok(serving)
+    }
+
+    async fn renew(
+        &self,
+        renewal: &Renewal,
+        brought: &Brought,
+        before: &Before,
+        from: Request<'_>,
+    ) -> Result<Arc<Grant>, NotRenewed> {
+        let browser = Browser {
+            user_agent: from.headers.get(USER_AGENT).cloned(),
+            address: Some(from.client.ip).filter(|_| from.client.known),
+        };
+        let claim = |name: &str| before.claims.as_ref()?.get(name)?.as_str();
+        if !before.vouched {
+            renewal.unvouched()?;
+        }
+        // Whose refused tokens are counted: a name that nobody vouches for is not believed.
+        let whose = match before.vouched {
+            true => keyed(&[claim("sub").unwrap_or_default().as_bytes()]),
+            false => keyed(&[b"address", from.client.ip.to_string().as_bytes()]),
+        };
+        let needed = before.serving.is_none();
+        let token = brought.refresh_token.as_ref();
+        renewal.renew(token, whose, &browser, needed).await
+    }
+
+    /// Nothing serves, and nothing came of the renewal.
+    fn not_renewed(
+        &self,
+        session: &Session,
+        why: NotRenewed,
+        from: Request<'_>,
+        told: &mut Told,
+    ) -> Reject {
+        match why {
+            NotRenewed::Over { code } => {
+                let why = format!("the provider ended it: {code}");
+                self.gone(session, from.headers, told, why)
+            }
+            NotRenewed::Cannot => self.over(session, "it has no refresh token of ours"),
+            NotRenewed::Later { retry_after, why } => {
                 self.count(session, AuthOutcome::Unavailable);
                 let wait = retry_after.map_or(1, |wait| wait.as_secs().max(1));
-                Err(Reject::new(
-                    Code::AuthUnavailable,
-                    "The session cannot be renewed at the moment. Try again soon; it is kept.",
-                )
-                .because(why.to_string())
-                .retry_after(u32::try_from(wait).unwrap_or(u32::MAX)))
+                not_now()
+                    .because(why.to_string())
+                    .retry_after(u32::try_from(wait).unwrap_or(u32::MAX))
             }
+        }
+    }
+
+    /// Says to the browser that its session is used, when it is time for that.
+    fn touch(&self, session: &Session, brought: &Brought, from: Request<'_>, told: &mut Told) {
+        match session.touch(from.headers, brought) {
+            Some(Ok(new)) => *told = new,
+            Some(Err(why)) => tracing::warn!(%why, "a session was not kept alive"),
+            None => {}
         }
     }
 
@@ -165,35 +301,10 @@ impl Prover<'_> {
         &self,
         session: &Session,
         before: Option<&Value>,
-        renewed: &Renewed,
+        grant: &Grant,
+        look_again: u64,
     ) -> Result<Arc<Verified>, Reject> {
-        let token = renewed.access_token.expose().as_bytes();
-        let raw = [OF_A_RENEWAL, token].concat();
-        let slot = slot(session);
-        let unusable = |why: &str| {
-            Reject::new(
-                Code::AuthUnavailable,
-                "The session cannot be renewed at the moment. Try again soon; it is kept.",
-            )
-            .because(format!("the renewed token: {why}"))
-        };
-        let verified = match self.known(slot, &raw) {
-            Some(known) => known,
-            None => {
-                let provider = Some(session.provider);
-                let verified = self
-                    .verify(provider, token, Credential::Session, None)
-                    .await
-                    .map_err(|reject| unusable(reject.reason()))?;
-                let issuer = Issuer::Provider(verified.provider);
-                self.cache
-                    .put(self.tokens, slot, issuer, &raw, verified.clone());
-                verified
-            }
-        };
-        if verified.identity.expires_at <= self.clock.unix() {
-            return Err(unusable("it is over already"));
-        }
+        let verified = self.granted(session, grant, look_again).await?;
         let claims = &verified.identity.claims;
         let same = |name: &str| {
             let before = before.and_then(|claims| claims.get(name));
@@ -207,6 +318,114 @@ impl Prover<'_> {
         Ok(verified)
     }
 
+    /// What a provider gave, verified.
+    async fn granted(
+        &self,
+        session: &Session,
+        grant: &Grant,
+        look_again: u64,
+    ) -> Result<Arc<Verified>, Reject> {
+        let token = grant.access_token.expose().as_bytes();
+        let raw = [OF_A_RENEWAL, token].concat();
+        let slot = slot(session);
+        let verified = match self.known(slot, &raw) {
+            Some(known) => known,
+            None => {
+                let asked = Asked {
+                    provider: Some(session.provider),
+                    token,
+                    look_again,
+                };
+                let verified = self
+                    .verify(asked, Credential::Session, None)
+                    .await
+                    .map_err(|why| unusable(Reject::from(why).reason()))?;
+                let issuer = Issuer::Provider(verified.provider);
+                self.cache
+                    .put(self.tokens, slot, issuer, &raw, verified.clone());
+                verified
+            }
+        };
+        if !self.serves(&verified) {
+            return Err(unusable("it is over already"));
+        }
+        Ok(verified)
+    }
+
+    /// A session of the provider's own library that becomes ours, if that is wanted and the request has one.
+    async fn adopt(
+        &self,
+        session: &Session,
+        from: Request<'_>,
+        told: &mut Told,
+    ) -> Result<Option<Arc<Verified>>, Reject> {
+        let Some(adopt) = session.adopt() else {
+            return Ok(None);
+        };
+        let brought = match adopt.read(from.headers) {
+            Ok(Some(brought)) => brought,
+            Ok(None) => return Ok(None),
+            Err(why) => {
+                self.count(session, AuthOutcome::Invalid);
+                return Err(missing().because(format!("the session cookie cannot be read: {why}")));
+            }
+        };
+        let token = brought.access_token.expose().as_bytes();
+        let raw = [OF_A_RENEWAL, token].concat();
+        let asked = Asked {
+            provider: Some(session.provider),
+            token,
+            look_again: u64::MAX,
+        };
+        let proven = self
+            .verified(slot(session), asked, &raw, from.headers, from.client)
+            .await;
+        let before = self.before(session, &brought, proven, from, told)?;
+        let serving = before.serving.clone();
+        let now = self.clock.unix();
+        let Some(refresh_token) = &brought.refresh_token else {
+            let none = || self.gone(session, from.headers, told, "it has no refresh token");
+            return serving.map(Some).ok_or_else(none);
+        };
+        if !adopt.may(refresh_token, now) {
+            let why = "it was taken over before";
+            return Err(self.gone(session, from.headers, told, why));
+        }
+        let outcome = match session.renewal() {
+            Some(renewal) => self.renew(renewal, &brought, &before, from).await,
+            None => Err(NotRenewed::Cannot),
+        };
+        let serving = serving.filter(|serving| self.serves(serving));
+        match (outcome, serving) {
+            (Ok(grant), _) => {
+                let claims = before.claims.as_ref();
+                let look_again = session.look_again_new();
+                let verified = self.accept(session, claims, &grant, look_again).await?;
+                *told = session
+                    .open(from.headers, &grant)
+                    .map_err(|why| unusable(&why.to_string()))?;
+                adopt.done(refresh_token, now);
+                Ok(Some(verified))
+            }
+            // Later, then; its token serves until then.
+            (Err(_), Some(serving)) => Ok(Some(serving)),
+            (Err(why), None) => Err(self.not_renewed(session, why, from, told)),
+        }
+    }
+
+    /// A session that is over for good: its cookies go.
+    fn gone(
+        &self,
+        session: &Session,
+        headers: &HeaderMap,
+        told: &mut Told,
+        why: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> Reject {
+        told.set = session.clear(headers);
+        self.count(session, AuthOutcome::Expired);
+        Reject::new(Code::SessionExpired, "The session is over. Sign in again.").because(why)
+    }
+
     fn over(&self, session: &Session, why: &'static str) -> Reject {
         self.count(session, AuthOutcome::Expired);
         expired().because(why)
@@ -216,6 +435,17 @@ impl Prover<'_> {
         let (provider, kind) = (Some(session.provider), Credential::Session);
         self.metrics.auth(self.worker, provider, kind, outcome);
     }
+}
+
+fn not_now() -> Reject {
+    Reject::new(
+        Code::AuthUnavailable,
+        "The session cannot be renewed at the moment. Try again soon; it is kept.",
+    )
+}
+
+fn unusable(why: &str) -> Reject {
+    not_now().because(format!("the renewed token: {why}"))
 }
 
 fn slot(session: &Session) -> Slot {

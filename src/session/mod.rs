@@ -1,36 +1,37 @@
 //! What a browser keeps for us between requests: which cookies make up the session, what is in them, and the Set-Cookie
-//! fields that replace or remove them. Mode `shared`: the provider's own cookies, read and written as its own library
-//! does it. Mode `sealed`: cookies of ours that only we can read (contract, section 5).
+//! fields that replace or remove them (contract, section 5). Mode `shared`: the provider's own cookies, read and written as
+//! its own library does it. Mode `sealed`: cookies of ours that only we can read.
 
+pub mod adopt;
+mod jar;
 mod json;
+pub mod raw;
 pub mod renewal;
 pub mod sealed;
 pub mod set_cookie;
 pub mod supabase;
 
+pub use jar::{Jar, Lifetimes};
+
+use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::headers::cookies;
+use crate::provider::Grant;
+use adopt::Adopt;
 use http::{HeaderMap, HeaderValue};
 use renewal::Renewal;
+use sealed::NotOpened;
 use std::fmt;
-use std::sync::Arc;
-use supabase::{Malformed, SessionCookie, SupabaseCookies};
+use supabase::{Malformed, SessionCookie, Style};
 
-/// How the session of this configuration is found in a request.
+/// The sessions of a configuration: where they are kept, and how they go on.
 #[derive(Debug)]
 pub struct Session {
-    /// Index of the provider whose tokens it holds.
+    /// Index of the provider whose tokens they hold.
     pub provider: usize,
-    cookies: Cookies,
+    jar: Jar,
     renewal: Option<Renewal>,
-}
-
-#[derive(Debug)]
-enum Cookies {
-    /// `@supabase/ssr` and its ancestors.
-    Supabase(SupabaseCookies),
-    /// A cookie whose value is the token itself.
-    RawToken(Arc<str>),
+    adopt: Option<Adopt>,
+    clock: Clock,
 }
 
 /// What the cookies of a request hold.
@@ -38,12 +39,70 @@ enum Cookies {
 pub enum Held {
     /// No session.
     Nothing,
-    /// Cookies that the real library takes for none, and why.
-    Unreadable(Malformed),
+    /// Cookies that are none, and why. To the client it is no session.
+    Unreadable(Unreadable),
+    /// A session that has lasted too long, or that nobody has used for too long.
+    Over(&'static str),
     /// An access token, not verified, and nothing besides.
     Token(Secret<String>),
-    /// A whole session, of which nothing is verified.
-    Session(Box<SessionCookie>),
+    /// A whole session, of which no token is verified.
+    Session(Box<Brought>),
+}
+
+/// Why cookies of the session's name are no session. For the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Those of the provider's library.
+    #[error(transparent)]
+    Shared(#[from] Malformed),
+    /// Sealed ones.
+    #[error(transparent)]
+    Sealed(#[from] NotOpened),
+}
+
+/// A session as a request brought it.
+#[derive(Debug)]
+pub struct Brought {
+    /// Never empty.
+    pub access_token: Secret<String>,
+    /// `None`: this session cannot be renewed. Never empty.
+    pub refresh_token: Option<Secret<String>>,
+    from: From,
+}
+
+/// What is to be known to write it back.
+#[derive(Debug)]
+enum From {
+    /// Written like this by the provider's library.
+    Shared(Style),
+    /// Written by us.
+    Sealed(Times),
+}
+
+/// Unix seconds.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// When its access token is over, as the provider said.
+    expires_at: u64,
+    /// When it began.
+    created_at: u64,
+    /// When it was last used, as far as its cookie knows.
+    seen_at: u64,
+}
+
+impl Brought {
+    /// Whether only we can have written it, so that what it holds is a provider's word though nothing of it is verified.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.from, From::Sealed(_))
+    }
+
+    fn shared(cookie: SessionCookie) -> Self {
+        Self {
+            from: From::Shared(cookie.style()),
+            access_token: cookie.access_token,
+            refresh_token: cookie.refresh_token,
+        }
+    }
 }
 
 /// What a browser and the upstream are told of a session besides who it is.
@@ -65,14 +124,34 @@ impl fmt::Debug for Told {
     }
 }
 
+/// Why a new session was not kept. For the log; the session before it stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session cannot be kept: {0}")]
+pub struct NotKept(Box<str>);
+
+impl NotKept {
+    fn because(why: &dyn fmt::Display) -> Self {
+        Self(why.to_string().into())
+    }
+}
+
 impl Session {
-    /// The session of a Supabase project with this storage key. Without `renewal` it lasts as long as its token.
-    pub fn supabase(provider: usize, storage_key: &str, renewal: Option<Renewal>) -> Self {
+    /// Sessions of this provider, kept in `jar`. Without `renewal` one lasts as long as its token.
+    pub fn new(provider: usize, jar: Jar, renewal: Option<Renewal>, clock: Clock) -> Self {
         Self {
             provider,
-            cookies: Cookies::Supabase(SupabaseCookies::new(storage_key)),
+            jar,
             renewal,
+            adopt: None,
+            clock,
         }
+    }
+
+    /// Takes sessions of the provider's own library over.
+    #[must_use]
+    pub fn adopting(mut self, adopt: Adopt) -> Self {
+        self.adopt = Some(adopt);
+        self
     }
 
     /// How it is renewed, when it can be.
@@ -80,71 +159,83 @@ impl Session {
         self.renewal.as_ref()
     }
 
-    /// A session that is one cookie with a bare JWT.
-    pub fn raw_token(provider: usize, cookie: Arc<str>) -> Self {
-        Self {
-            provider,
-            cookies: Cookies::RawToken(cookie),
-            renewal: None,
-        }
+    /// How sessions of others are taken over, if they are.
+    pub fn adopt(&self) -> Option<&Adopt> {
+        self.adopt.as_ref()
     }
 
     /// Whether a cookie of this name belongs to the session: removed on the way to an upstream, and from its `Set-Cookie`.
     pub fn owns(&self, name: &[u8]) -> bool {
-        match &self.cookies {
-            Cookies::Supabase(cookies) => cookies.owns(name),
-            Cookies::RawToken(own) => own.as_bytes() == name,
-        }
+        self.jar.owns(name) || self.adopt.as_ref().is_some_and(|adopt| adopt.owns(name))
     }
 
     /// Whether a cookie of this name is a PKCE verifier, which the application behind us needs for its own logins.
     pub fn is_verifier(&self, name: &[u8]) -> bool {
-        match &self.cookies {
-            Cookies::Supabase(cookies) => cookies.is_verifier(name),
-            Cookies::RawToken(_) => false,
-        }
+        self.jar.is_verifier(name)
     }
 
     /// Appends every value that makes up the session to `key`, in order; false when there is none.
     /// Equal keys hold equal sessions, so the key serves the cache of verified credentials.
     pub fn append_raw(&self, headers: &HeaderMap, key: &mut Vec<u8>) -> bool {
-        match &self.cookies {
-            Cookies::Supabase(cookies) => match cookies.raw(headers) {
-                Some(raw) => {
-                    raw.append_key(key);
-                    true
-                }
-                None => false,
-            },
-            Cookies::RawToken(own) => match first(headers, own) {
-                Some(value) => {
-                    key.extend_from_slice(value);
-                    true
-                }
-                None => false,
-            },
-        }
+        self.jar.append_raw(headers, key)
     }
 
     /// The request's session.
     pub fn read(&self, headers: &HeaderMap) -> Held {
-        match &self.cookies {
-            Cookies::Supabase(cookies) => match cookies.read(headers) {
-                Ok(Some(session)) => Held::Session(Box::new(session)),
-                Ok(None) => Held::Nothing,
-                Err(why) => Held::Unreadable(why),
-            },
-            Cookies::RawToken(own) => first(headers, own)
-                .and_then(|value| String::from_utf8(value.to_vec()).ok())
-                .map_or(Held::Nothing, |token| Held::Token(Secret::new(token))),
+        self.jar.read(headers, self.clock.unix())
+    }
+
+    /// From when on what was read must be read again, whatever its token says, in Unix seconds.
+    pub fn look_again(&self, brought: &Brought) -> u64 {
+        self.jar.look_again(brought)
+    }
+
+    /// As [`Session::look_again`], for what a renewal of this session makes of it now.
+    pub fn look_again_renewed(&self, brought: &Brought) -> u64 {
+        self.jar.look_again_renewed(brought, self.clock.unix())
+    }
+
+    /// As [`Session::look_again`], for a session that begins now.
+    pub fn look_again_new(&self) -> u64 {
+        self.jar.look_again_new(self.clock.unix())
+    }
+
+    /// What keeps a session that is used from being forgotten for want of use, when it is time for that.
+    pub fn touch(&self, headers: &HeaderMap, brought: &Brought) -> Option<Result<Told, NotKept>> {
+        self.jar.touch(headers, brought, self.clock.unix())
+    }
+
+    /// What a login gave, for a browser that may have had another session.
+    pub fn open(&self, headers: &HeaderMap, grant: &Grant) -> Result<Told, NotKept> {
+        let mut told = self.jar.open(headers, grant, self.clock.unix_millis())?;
+        self.clear_adopted(headers, &mut told);
+        Ok(told)
+    }
+
+    /// What a renewal gave, in the place of the session that it came from.
+    pub fn go_on(
+        &self,
+        headers: &HeaderMap,
+        brought: &Brought,
+        grant: &Grant,
+    ) -> Result<Told, NotKept> {
+        self.jar
+            .go_on(headers, brought, grant, self.clock.unix_millis())
+    }
+
+    /// The Set-Cookie fields that remove every cookie of the request's session.
+    pub fn clear(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let mut told = Told {
+            set: self.jar.clear(headers),
+            pairs: None,
+        };
+        self.clear_adopted(headers, &mut told);
+        told.set
+    }
+
+    fn clear_adopted(&self, headers: &HeaderMap, told: &mut Told) {
+        if let Some(adopt) = &self.adopt {
+            told.set.extend(adopt.clear(headers));
         }
     }
-}
-
-/// The first non-empty value under a name.
-fn first<'h>(headers: &'h HeaderMap, own: &str) -> Option<&'h [u8]> {
-    cookies::pairs(headers)
-        .find(|(name, _)| *name == own.as_bytes())
-        .map(|(_, value)| value)
-        .filter(|value| !value.is_empty())
 }

@@ -1,14 +1,15 @@
 //! The renewal of a session whose access token is old (contract, section 5): one call to the provider for everybody who
-//! brings the same refresh token, and the cookies that tell the browser. What the new token says, `authn` verifies.
+//! brings the same refresh token. What the new token says, `authn` verifies; where it is kept, the jar knows.
 
-use super::supabase::{SessionCookie, SupabaseWriter};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::config::value::Rate;
 use crate::exchange::Identity;
+use crate::limit::local::{Budget, Key};
 use crate::provider::supabase::Supabase;
-use crate::provider::{Browser, RefreshError, Refreshes};
-use http::{HeaderMap, HeaderValue};
+use crate::provider::{Browser, Grant, RefreshError, Refreshes};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,17 +18,24 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long after that nobody does. The reference client leaves a failure alone for a minute.
 const SLOW_SECONDS: u64 = 30;
+/// Renewals of sessions that nobody vouches for: the key that signed their tokens is gone, and so anybody may have made them
+/// up. They must not use up what the others need.
+const UNVOUCHED: Rate = Rate {
+    count: NonZeroU32::MIN.saturating_add(59),
+    per: Duration::from_secs(300),
+};
+
 /// A session is renewed at the earliest when this part of its token's life is left: a provider whose tokens live for a
 /// minute must not be asked with each request.
 const PART_OF_LIFE: u64 = 5;
 
-/// How the sessions of one provider are renewed and written back.
+/// How the sessions of one provider are renewed.
 pub struct Renewal {
     provider: Arc<Supabase>,
     refreshes: Arc<Refreshes>,
-    writer: SupabaseWriter,
     ahead: Duration,
     clock: Clock,
+    unvouched: Budget,
     /// Until when nobody waits who could do without, in Unix seconds: the provider let somebody wait in vain.
     slow_until: AtomicU64,
 }
@@ -41,31 +49,13 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// A session as it goes on.
-pub struct Renewed {
-    /// Not verified.
-    pub access_token: Secret<String>,
-    /// The Set-Cookie fields that put it into the browser.
-    pub set: Vec<HeaderValue>,
-    /// Its cookies as the browser will send them: names and percent-encoded values.
-    pub pairs: Vec<(String, String)>,
-}
-
-impl fmt::Debug for Renewed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Renewed")
-    }
-}
-
 /// Why a session does not go on.
 #[derive(Debug)]
 pub enum NotRenewed {
-    /// It is over for good. The Set-Cookie fields that remove it, for when its access token is over as well.
+    /// It is over for good.
     Over {
         /// The provider's word for why.
         code: &'static str,
-        /// Removes every cookie of the session.
-        clear: Vec<HeaderValue>,
     },
     /// It has no refresh token, or one that only somebody else may use.
     Cannot,
@@ -79,19 +69,18 @@ pub enum NotRenewed {
 }
 
 impl Renewal {
-    /// Renews the sessions of `provider`, `ahead` of their end, and writes them with `writer`.
+    /// Renews the sessions of `provider`, `ahead` of their end.
     pub fn new(
         provider: Arc<Supabase>,
         refreshes: Arc<Refreshes>,
-        writer: SupabaseWriter,
         ahead: Duration,
         clock: Clock,
     ) -> Self {
         Self {
             provider,
             refreshes,
-            writer,
             ahead,
+            unvouched: Budget::new(UNVOUCHED, UNVOUCHED.count, &clock),
             clock,
             slow_until: AtomicU64::new(0),
         }
@@ -112,19 +101,38 @@ impl Renewal {
         identity.expires_at.saturating_sub(lead)
     }
 
-    /// The session that follows this one. `needed`: nothing can be done without it, so it is waited for as long as a call
-    /// to the provider may take. `user` stands for whom its token names.
+    /// Whom logins go to.
+    pub fn provider(&self) -> &Arc<Supabase> {
+        &self.provider
+    }
+
+    /// Makes room for the renewal of a session that nobody vouches for.
+    pub fn unvouched(&self) -> Result<(), NotRenewed> {
+        let all = Key {
+            exact: 0,
+            coarse: 0,
+        };
+        match self.unvouched.take(&all) {
+            Ok(_) => Ok(()),
+            Err(wait) => Err(NotRenewed::Later {
+                retry_after: Some(wait),
+                why: "too many sessions whose keys are gone".into(),
+            }),
+        }
+    }
+
+    /// The session that follows the one with this refresh token. `needed`: nothing can be done without it, so it is waited
+    /// for as long as a call to the provider may take. `user` stands for whom its token names.
     ///
-    /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the same cookies.
+    /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the same token.
     pub async fn renew(
         &self,
-        headers: &HeaderMap,
-        session: &SessionCookie,
+        refresh_token: Option<&Secret<String>>,
         user: u128,
         browser: &Browser,
         needed: bool,
-    ) -> Result<Renewed, NotRenewed> {
-        let Some(token) = &session.refresh_token else {
+    ) -> Result<Arc<Grant>, NotRenewed> {
+        let Some(token) = refresh_token else {
             return Err(NotRenewed::Cannot);
         };
         let slow = || RefreshError::Later {
@@ -146,42 +154,14 @@ impl Renewal {
                 }
             }
         };
-        let grant = outcome.map_err(|error| match error {
-            RefreshError::Over { code } => NotRenewed::Over {
-                code,
-                clear: self.clear(headers),
-            },
+        outcome.map_err(|error| match error {
+            RefreshError::Over { code } => NotRenewed::Over { code },
             RefreshError::NotOurs => NotRenewed::Cannot,
             RefreshError::Later { retry_after, why } => NotRenewed::Later { retry_after, why },
             RefreshError::Misconfigured { why } => NotRenewed::Later {
                 retry_after: None,
                 why,
             },
-        })?;
-        let unusable = |why: &dyn fmt::Display| NotRenewed::Later {
-            retry_after: None,
-            why: format!("the new session cannot be kept: {why}").into(),
-        };
-        let new = SessionCookie::from_response(
-            grant.text.expose(),
-            session.style(),
-            self.clock.unix_millis(),
-        )
-        .map_err(|why| unusable(&why))?;
-        let set = self
-            .writer
-            .write(headers, &new)
-            .map_err(|why| unusable(&why))?;
-        let pairs = self.writer.pairs(&new).map_err(|why| unusable(&why))?;
-        Ok(Renewed {
-            access_token: grant.access_token.clone(),
-            set,
-            pairs,
         })
-    }
-
-    /// The Set-Cookie fields that remove every cookie of the request's session.
-    pub fn clear(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
-        self.writer.clear(headers)
     }
 }

@@ -91,6 +91,20 @@ impl SealedCookies {
         self.slot(name).is_some()
     }
 
+    /// Appends all that [`SealedCookies::open`] looks at to `key`, so that equal keys hold equal sessions; false when there
+    /// is no cookie of ours.
+    pub fn append_raw(&self, headers: &HeaderMap, key: &mut Vec<u8>) -> bool {
+        let before = key.len();
+        for (name, value) in cookies::pairs(headers).filter(|(name, _)| self.owns(name)) {
+            let piece = name.get(self.name.len()..).unwrap_or_default();
+            for part in [piece, value] {
+                key.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                key.extend_from_slice(part);
+            }
+        }
+        key.len() > before
+    }
+
     /// The session of a request; nothing in it is verified but that we have written it.
     pub fn open(&self, headers: &HeaderMap) -> Result<Option<SealedSession>, NotOpened> {
         let Some(value) = self.value(headers)? else {
