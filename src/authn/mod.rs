@@ -1,6 +1,7 @@
 //! Which credential of a request counts, and its proof. The only room that makes a [`Caller`].
 
 mod memory;
+mod open;
 mod prove;
 mod session;
 
@@ -14,7 +15,9 @@ use http::header::AUTHORIZATION;
 use std::sync::Arc;
 
 pub use memory::Memory;
+pub use open::Ended;
 pub use prove::Prover;
+pub use session::Request;
 
 /// What a route accepts, compiled from `auth` and `credentials`.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use super::memory::Known;
 use super::session::Request;
 use super::{Accepts, Candidate, Memory, Standing, seal};
 use crate::base::clock::Clock;
+use crate::base::secret::Secret;
 use crate::config::route::Auth;
 use crate::exchange::{Caller, Code, Credential, Reject, Verified};
 use crate::headers::forwarded::Client;
@@ -301,6 +302,15 @@ pub(super) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// The token of a session.
+    pub(super) fn of(session: &Session, token: &'a Secret<String>, look_again: u64) -> Self {
+        Self {
+            provider: Some(session.provider),
+            token: token.expose().as_bytes(),
+            look_again,
+        }
+    }
+
     /// A token of any provider.
     fn any(token: &'a [u8]) -> Self {
         Self {

@@ -15,6 +15,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a token is known by that came with a renewal and not yet in a cookie: no cookie's key begins like this.
@@ -22,15 +23,17 @@ const OF_A_RENEWAL: &[u8] = b"\xffrenewed:";
 
 /// What a request brings besides its session.
 #[derive(Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) headers: &'a HeaderMap,
-    pub(super) client: &'a Client,
+pub struct Request<'a> {
+    /// Its header fields.
+    pub headers: &'a HeaderMap,
+    /// Who sent it.
+    pub client: &'a Client,
 }
 
 /// What is known of a session before it is renewed.
-struct Before {
+pub(super) struct Before {
     /// What it proved, if its token still serves.
-    serving: Option<Arc<Verified>>,
+    pub(super) serving: Option<Arc<Verified>>,
     /// What its token says. Only to be compared with what another one proves.
     claims: Option<Value>,
     /// Whether a signature that held, or our own seal, stands behind that.
@@ -99,12 +102,6 @@ impl Prover<'_> {
         from: Request<'_>,
         told: &mut Told,
     ) -> Result<Option<Arc<Verified>>, Reject> {
-        let slot = slot(session);
-        let asked = |token, look_again| Asked {
-            provider: Some(session.provider),
-            token,
-            look_again,
-        };
         let brought = match session.read(from.headers) {
             Held::Nothing => return Ok(None),
             Held::Unreadable(why) => {
@@ -114,11 +111,12 @@ impl Prover<'_> {
             }
             Held::Over(why) => return Err(self.gone(session, from.headers, told, why)),
             Held::Token(token) => {
-                let token = token.expose().as_bytes();
+                let asked = Asked::of(session, &token, u64::MAX);
                 let verified = match known {
                     Some(known) => known,
                     None => {
-                        self.verified(slot, asked(token, u64::MAX), raw, from.headers, from.client)
+                        let slot = slot(session);
+                        self.verified(slot, asked, raw, from.headers, from.client)
                             .await?
                     }
                 };
@@ -131,12 +129,7 @@ impl Prover<'_> {
         };
         let proven = match known {
             Some(known) => Ok(known),
-            None => {
-                let token = brought.access_token.expose().as_bytes();
-                let asked = asked(token, session.look_again(&brought));
-                self.verified(slot, asked, raw, from.headers, from.client)
-                    .await
-            }
+            None => self.proven(session, &brought, raw, from).await,
         };
         let before = match self.before(session, &brought, proven, from, told)? {
             Before {
@@ -150,8 +143,22 @@ impl Prover<'_> {
             .map(Some)
     }
 
+    /// What the token of a session proves. `raw`: all that the session is made of.
+    pub(super) async fn proven(
+        &self,
+        session: &Session,
+        brought: &Brought,
+        raw: &[u8],
+        from: Request<'_>,
+    ) -> Result<Arc<Verified>, Unproven> {
+        let look_again = session.look_again(brought);
+        let asked = Asked::of(session, &brought.access_token, look_again);
+        self.verified(slot(session), asked, raw, from.headers, from.client)
+            .await
+    }
+
     /// What a session proved that is to go on, or why it is not to.
-    fn before(
+    pub(super) fn before(
         &self,
         session: &Session,
         brought: &Brought,
@@ -199,7 +206,21 @@ impl Prover<'_> {
             self.touch(session, brought, from, told);
             return Ok(serving.clone());
         }
-        let outcome = match renewal {
+        self.renewed(session, brought, before, from, told, false)
+            .await
+    }
+
+    /// A session is renewed. `demanded`: by somebody who wants to hear when it was not, though its token still serves.
+    pub(super) async fn renewed(
+        &self,
+        session: &Session,
+        brought: &Brought,
+        before: Before,
+        from: Request<'_>,
+        told: &mut Told,
+        demanded: bool,
+    ) -> Result<Arc<Verified>, Reject> {
+        let outcome = match session.renewal() {
             Some(renewal) => self.renew(renewal, brought, &before, from).await,
             None => Err(NotRenewed::Cannot),
         };
@@ -220,14 +241,13 @@ impl Prover<'_> {
                     Err(reject) => reject,
                 }
             }
-            // While its token serves, nothing of this is the user's to see.
-            Err(why) if serving.is_none() => {
-                return Err(self.not_renewed(session, why, from, told));
+            Err(NotRenewed::Over { code }) if serving.is_some() => {
+                self.over(session, format!("the provider ended it: {code}"))
             }
-            Err(_) => expired(),
+            Err(why) => self.not_renewed(session, why, from, told),
         };
-        // What the provider gave is no good; what the browser has still is.
-        let Some(serving) = serving else {
+        // While its token serves, nothing of this is the user's to see.
+        let Some(serving) = serving.filter(|_| !demanded) else {
             return Err(refused);
         };
         if !refused.reason().is_empty() {
@@ -319,23 +339,18 @@ impl Prover<'_> {
     }
 
     /// What a provider gave, verified.
-    async fn granted(
+    pub(super) async fn granted(
         &self,
         session: &Session,
         grant: &Grant,
         look_again: u64,
     ) -> Result<Arc<Verified>, Reject> {
-        let token = grant.access_token.expose().as_bytes();
-        let raw = [OF_A_RENEWAL, token].concat();
+        let asked = Asked::of(session, &grant.access_token, look_again);
+        let raw = [OF_A_RENEWAL, asked.token].concat();
         let slot = slot(session);
         let verified = match self.known(slot, &raw) {
             Some(known) => known,
             None => {
-                let asked = Asked {
-                    provider: Some(session.provider),
-                    token,
-                    look_again,
-                };
                 let verified = self
                     .verify(asked, Credential::Session, None)
                     .await
@@ -370,13 +385,8 @@ impl Prover<'_> {
                 return Err(missing().because(format!("the session cookie cannot be read: {why}")));
             }
         };
-        let token = brought.access_token.expose().as_bytes();
-        let raw = [OF_A_RENEWAL, token].concat();
-        let asked = Asked {
-            provider: Some(session.provider),
-            token,
-            look_again: u64::MAX,
-        };
+        let asked = Asked::of(session, &brought.access_token, u64::MAX);
+        let raw = [OF_A_RENEWAL, asked.token].concat();
         let proven = self
             .verified(slot(session), asked, &raw, from.headers, from.client)
             .await;
@@ -419,14 +429,14 @@ impl Prover<'_> {
         session: &Session,
         headers: &HeaderMap,
         told: &mut Told,
-        why: impl Into<std::borrow::Cow<'static, str>>,
+        why: impl Into<Cow<'static, str>>,
     ) -> Reject {
         told.set = session.clear(headers);
         self.count(session, AuthOutcome::Expired);
         Reject::new(Code::SessionExpired, "The session is over. Sign in again.").because(why)
     }
 
-    fn over(&self, session: &Session, why: &'static str) -> Reject {
+    fn over(&self, session: &Session, why: impl Into<Cow<'static, str>>) -> Reject {
         self.count(session, AuthOutcome::Expired);
         expired().because(why)
     }
@@ -444,11 +454,11 @@ fn not_now() -> Reject {
     )
 }
 
-fn unusable(why: &str) -> Reject {
+pub(super) fn unusable(why: &str) -> Reject {
     not_now().because(format!("the renewed token: {why}"))
 }
 
-fn slot(session: &Session) -> Slot {
+pub(super) fn slot(session: &Session) -> Slot {
     Slot {
         credential: Credential::Session,
         index: u16::try_from(session.provider).unwrap_or(u16::MAX),
@@ -456,7 +466,7 @@ fn slot(session: &Session) -> Slot {
 }
 
 /// What a token says, unverified: only to be compared with what another one proves.
-fn claims_of(token: &str) -> Option<Value> {
+pub(super) fn claims_of(token: &str) -> Option<Value> {
     let payload = token.split('.').nth(1)?;
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
     serde_json::from_slice(&bytes).ok()

@@ -25,6 +25,12 @@ const UNVOUCHED: Rate = Rate {
     per: Duration::from_secs(300),
 };
 
+/// Renewals that a user may ask for in so many words.
+const ON_DEMAND: Rate = Rate {
+    count: NonZeroU32::MIN.saturating_add(9),
+    per: Duration::from_secs(60),
+};
+
 /// A session is renewed at the earliest when this part of its token's life is left: a provider whose tokens live for a
 /// minute must not be asked with each request.
 const PART_OF_LIFE: u64 = 5;
@@ -36,6 +42,7 @@ pub struct Renewal {
     ahead: Duration,
     clock: Clock,
     unvouched: Budget,
+    on_demand: Budget,
     /// Until when nobody waits who could do without, in Unix seconds: the provider let somebody wait in vain.
     slow_until: AtomicU64,
 }
@@ -81,6 +88,7 @@ impl Renewal {
             refreshes,
             ahead,
             unvouched: Budget::new(UNVOUCHED, UNVOUCHED.count, &clock),
+            on_demand: Budget::new(ON_DEMAND, ON_DEMAND.count, &clock),
             clock,
             slow_until: AtomicU64::new(0),
         }
@@ -119,6 +127,15 @@ impl Renewal {
                 why: "too many sessions whose keys are gone".into(),
             }),
         }
+    }
+
+    /// Makes room for a renewal that a user asks for; the error says when there will be some.
+    pub fn on_demand(&self, user: u128) -> Result<(), Duration> {
+        let key = Key {
+            exact: user,
+            coarse: 0,
+        };
+        self.on_demand.take(&key).map(|_| ())
     }
 
     /// The session that follows the one with this refresh token. `needed`: nothing can be done without it, so it is waited
