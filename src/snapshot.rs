@@ -5,8 +5,9 @@ use crate::authn::Accepts;
 use crate::authz::Policy;
 use crate::base::clock::Clock;
 use crate::config::provider::{Provider, ProviderKind};
-use crate::config::route::{Auth, RouteCors, Target as Wanted};
+use crate::config::route::{Auth, EndpointWord, RouteCors, Target as Wanted};
 use crate::config::server::RateLimitHeaders;
+use crate::config::session::SessionMode;
 use crate::config::upstream::HostHeader;
 use crate::config::value::{Endpoint, HostPattern};
 use crate::config::{self, Config, route};
@@ -125,6 +126,9 @@ pub enum CompileError {
     /// The trust for https cannot be set up.
     #[error("the system's certificates cannot be used")]
     Tls(#[source] rustls::Error),
+    /// A mode of sessions that cannot be served.
+    #[error("sessions of the mode `{0}` cannot be served yet")]
+    SessionMode(&'static str),
     /// No cookie can have this name.
     #[error("a session cookie cannot be named `{0}`")]
     Cookie(Box<str>),
@@ -245,6 +249,12 @@ fn session(
     let Some(session) = config.session.as_ref() else {
         return Ok(None);
     };
+    match session.mode {
+        SessionMode::Shared => {}
+        mode @ (SessionMode::Sealed | SessionMode::Stored) => {
+            return Err(CompileError::SessionMode(mode.as_str()));
+        }
+    }
     let index = session.provider;
     let Some((provider, cookie)) = config
         .providers
@@ -255,11 +265,22 @@ fn session(
     };
     Ok(Some(match &provider.kind {
         ProviderKind::Supabase {
-            publishable_key, ..
+            public_api,
+            publishable_key,
+            secret_key,
+            ..
         } => {
+            let budget = &session.provider_budget;
+            let setup = || Setup {
+                public_api: Some(public_api),
+                secret_key: secret_key.as_ref(),
+                budget: Arc::new(ProviderBudget::new(budget.login, budget.otp, &ground.clock)),
+                clock: ground.clock.clone(),
+                control: ground.control.clone(),
+            };
             let renewal = match publishable_key {
                 None => None,
-                Some(_) => renewal(provider, cookie, session, ground, refreshes)?,
+                Some(_) => renewal(provider, cookie, session, setup(), refreshes)?,
             };
             Session::supabase(index, cookie, renewal)
         }
@@ -288,16 +309,10 @@ fn renewal(
     provider: &Provider,
     cookie: &str,
     session: &config::session::Session,
-    ground: &Ground,
+    setup: Setup<'_>,
     refreshes: &Arc<Refreshes>,
 ) -> Result<Option<Renewal>, CompileError> {
-    let setup = Setup {
-        public_api: None,
-        secret_key: None,
-        budget: Arc::new(ProviderBudget::standard(&ground.clock)),
-        clock: ground.clock.clone(),
-        control: ground.control.clone(),
-    };
+    let clock = setup.clock.clone();
     let client = Supabase::new(provider, setup).map_err(CompileError::Provider)?;
     let writer = SupabaseWriter::new(cookie, attributes(&session.cookie))
         .map_err(|_| CompileError::Cookie(cookie.into()))?;
@@ -307,7 +322,7 @@ fn renewal(
             refreshes.clone(),
             writer,
             session.refresh_ahead,
-            ground.clock.clone(),
+            clock,
         )
     }))
 }
@@ -378,6 +393,7 @@ fn target(
     route: &route::Route,
 ) -> Result<Target, CompileError> {
     Ok(match &route.target {
+        Wanted::Endpoint(EndpointWord::Session) => Target::Session,
         Wanted::Redirect { to, status } => Target::Redirect {
             to: HeaderValue::from_str(to)
                 .map_err(|_| CompileError::Redirect(route.name.clone()))?,

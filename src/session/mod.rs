@@ -7,6 +7,7 @@ pub mod renewal;
 pub mod sealed;
 pub mod set_cookie;
 pub mod supabase;
+pub mod view;
 
 use crate::base::secret::Secret;
 use crate::headers::cookies;
