@@ -22,7 +22,7 @@ use std::sync::Arc;
 const OF_A_RENEWAL: &[u8] = b"\xffrenewed:";
 
 /// What a request brings besides its session.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Its header fields.
     pub headers: &'a HeaderMap,

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod clock;
 pub mod deadline;
 pub mod http_client;
+pub mod key;
 pub mod pieces;
 pub mod reservoir;
 pub mod secret;

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::config::listener::Listener;
 use crate::config::provider::{Provider, ProviderKind};
 use crate::config::route::Auth;
+use crate::config::session::SessionMode;
 use crate::config::value::{Endpoint, ListenAddr};
 use crate::server::Running;
 use crate::telemetry::Format;
@@ -115,6 +116,16 @@ fn keys(provider: &Provider) -> String {
 fn session(config: &Config) -> String {
     match &config.session {
         None => "none: cookies are not looked at".to_owned(),
+        Some(session) if session.mode != SessionMode::Shared => {
+            let place = match session.mode {
+                SessionMode::Stored => "in Redis, and an id in a cookie of ours",
+                _ => "in a cookie of ours",
+            };
+            let (mode, endpoints) = (session.mode.as_str(), session.endpoints.as_deref());
+            let endpoints =
+                endpoints.map_or_else(String::new, |at| format!("; endpoints below {at}"));
+            format!("{mode}: {place}{endpoints}")
+        }
         Some(session) => {
             let cookie = config
                 .providers

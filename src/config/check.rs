@@ -1,7 +1,7 @@
 //! Rules that hold between tables: routes that match the same requests, names that Tollhouse itself sets, what nothing uses.
 
 use super::diagnostic::Place;
-use super::read::Reader;
+use super::read::{Entries, Kind, Reader};
 use super::route::{Auth, OnUnauthenticated, Route};
 use super::route_build::Built;
 use super::session::Session;
@@ -207,6 +207,10 @@ pub(super) fn login_url(routes: &[Built], session: &Session, place: &Place, read
         .next()
         .unwrap_or_default();
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let endpoints = session.endpoints.as_deref();
+    if endpoints.is_some_and(|own| path.strip_prefix(own).is_some_and(|p| p.starts_with('/'))) {
+        return;
+    }
     for built in routes
         .iter()
         .filter(|built| built.route.on_unauthenticated == OnUnauthenticated::Login)
@@ -256,6 +260,42 @@ pub(super) fn login_url(routes: &[Built], session: &Session, place: &Place, read
                     return;
                 }
                 Some(_) => {}
+            }
+        }
+    }
+}
+
+/// Below `session.endpoints` the gateway itself answers: a route there would be reached or not by accident. A wider one,
+/// such as `/*`, is fine.
+pub(super) fn below_endpoints(
+    routes: &[Built],
+    session: &Session,
+    own: &Entries,
+    reader: &Reader<'_>,
+) {
+    let Some(endpoints) = &session.endpoints else {
+        return;
+    };
+    let shown = match own.get("endpoints").map(|entry| &entry.node.kind) {
+        Some(Kind::Text(text)) if !text.known => return,
+        Some(Kind::Text(text)) => &text.shown,
+        _ => &**endpoints,
+    };
+    let parts: Vec<&str> = endpoints.split('/').skip(1).collect();
+    let below = |path: &PathPattern| {
+        let literal = |(segment, part): (&Segment, &&str)| matches!(segment, Segment::Literal(text) if **text == **part);
+        path.segments.len() >= parts.len() && path.segments.iter().zip(&parts).all(literal)
+    };
+    for built in routes {
+        for (path, place) in built.route.paths.iter().zip(&built.paths) {
+            if place.known && below(path) {
+                let message = format!(
+                    "`{}` lies where the session endpoints are, `{shown}`",
+                    place.shown
+                );
+                let hint =
+                    "choose another path for it, or for `session.endpoints`, which may be \"off\"";
+                reader.error("reserved-path", &place.place, message, hint);
             }
         }
     }

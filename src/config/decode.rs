@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(super) use super::decode_bounded::{DAY, count, int, size, span};
-pub(super) use super::decode_nested::{Either, Kept, flag_or, map, nested, none_or, secret};
+pub(super) use super::decode_nested::{
+    Either, Kept, flag_or, map, masked, nested, none_or, secret,
+};
 
 /// Turns a node into a value.
 pub(super) trait Decode {

@@ -114,6 +114,28 @@ impl Decode for Hidden {
     }
 }
 
+/// Something that is never shown, not even as it stands in the file, and not when it is of the wrong type either.
+pub(super) struct Masked<D>(D);
+
+/// Something that may hold a secret.
+pub(super) fn masked<D>(decoder: D) -> Masked<D> {
+    Masked(decoder)
+}
+
+impl<D: Decode> Decode for Masked<D> {
+    type Out = D::Out;
+    fn read(&self, node: &Node, key: &str, reader: &Reader<'_>) -> Option<Self::Out> {
+        reader.hide(node);
+        self.0.read(node, key, reader)
+    }
+    fn expected(&self) -> String {
+        self.0.expected()
+    }
+    fn schema(&self) -> Value {
+        self.0.schema()
+    }
+}
+
 /// A table of its own.
 pub(super) struct Nested<T>(std::marker::PhantomData<T>);
 

@@ -40,6 +40,7 @@ impl Severity {
 /// Every warning that `[lints]` and `allow_lints` may name.
 pub const WARNINGS: &[&str] = &[
     "admin-beyond-loopback",
+    "adopt",
     "any-audience",
     "any-issuer",
     "certificate-out-of-time",
@@ -49,6 +50,7 @@ pub const WARNINGS: &[&str] = &[
     "no-effect",
     "no-provider",
     "no-routes",
+    "no-session-source",
     "public-cache",
     "service-role-allowed",
     "trusts-everyone",

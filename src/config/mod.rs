@@ -20,6 +20,7 @@ mod provider_claims;
 mod provider_secret;
 pub mod rate_limit;
 mod read;
+pub mod redis;
 pub mod reference;
 mod root;
 pub mod route;
@@ -27,10 +28,13 @@ mod route_auth;
 mod route_build;
 mod route_keys;
 mod route_path;
+mod route_target;
 pub mod schema;
 mod schema_text;
 pub mod server;
 pub mod session;
+mod session_build;
+mod session_cookie;
 pub mod table;
 mod test_keys;
 pub mod tests;
@@ -60,6 +64,8 @@ pub struct Config {
     pub admin: server::Admin,
     /// `[log]`.
     pub log: server::Log,
+    /// `[redis]`. `None`: nothing is stored, and replicas do not know of each other.
+    pub redis: Option<redis::Redis>,
     /// In the order of the file.
     pub providers: Vec<provider::Provider>,
     /// `[session]`. `None`: cookies are not looked at.
@@ -180,9 +186,11 @@ pub fn tables() -> Vec<(&'static str, &'static str, Vec<table::Key>)> {
         one::<server::AdminKeys>(),
         one::<server::Log>(),
         one::<server::TelemetryKeys>(),
+        one::<redis::RedisKeys>(),
         one::<provider::ProviderKeys>(),
         one::<session::SessionKeys>(),
-        one::<session::Cookie>(),
+        one::<session_cookie::CookieKeys>(),
+        one::<session::ProviderBudget>(),
         one::<upstream::UpstreamKeys>(),
         one::<rate_limit::RateLimitKeys>(),
         one::<rate_limit::Cors>(),
@@ -208,6 +216,7 @@ fn belongs_to(key: &str, scope: &str) -> Option<String> {
         "listeners",
         "admin",
         "log",
+        "redis",
         "providers",
         "session",
         "upstreams",

@@ -62,8 +62,13 @@ pub enum ProviderKind {
     Supabase {
         /// `URL/auth/v1`, as seen from here (`internal_url` when given).
         auth_api: Url,
-        /// The anon or `sb_publishable_` key; for renewing sessions, and for logins, which are not built yet.
+        /// `URL/auth/v1`, as browsers reach it.
+        public_api: Url,
+        /// The anon or `sb_publishable_` key; for logins and for renewing sessions.
         publishable_key: Option<Secret<String>>,
+        /// An `sb_secret_` or the `service_role` key: with it the project counts its limits by browser and not by
+        /// gateway. `None`: calls are made with the publishable one.
+        secret_key: Option<Secret<String>>,
         /// Whether its anonymous sign-ins are users; default false.
         anonymous_users: bool,
         /// Whether tokens with the role `service_role` are identities; default false. The `anon` key never is one.
@@ -98,8 +103,10 @@ table! {
         pub(super) kind: KindWord = required("supabase"), choice(&[("supabase", KindWord::Supabase), ("jwt", KindWord::Jwt)]);
         /// supabase: the project's URL; issuer, keys and API are derived from it.
         pub(super) url: Option<At<Url>> = optional("https://xyz.supabase.co"), at(url());
-        /// supabase: the anon or sb_publishable_ key; sessions are renewed with it.
+        /// supabase: the anon or sb_publishable_ key; people log in and sessions are renewed with it.
         pub(super) publishable_key: Option<Kept> = optional("${SUPABASE_PUBLISHABLE_KEY}"), secret();
+        /// supabase: the sb_secret_ key, only to pass the browsers' addresses on (Sb-Forwarded-For), so that the project's limits count for each of them. Empty: none.
+        pub(super) secret_key: Option<Kept> = optional("${SUPABASE_SECRET_KEY}"), secret();
         /// supabase: only for projects that still sign with HS256; text, or "base64:…", at least 32 bytes.
         pub(super) jwt_secret: Option<Kept> = optional("${SUPABASE_JWT_SECRET}"), secret();
         /// supabase: whether its anonymous sign-ins (`is_anonymous`) are users: deny (403, or nobody on optional routes) or allow.
@@ -186,7 +193,7 @@ fn user_prefix(text: &str) -> Result<Arc<str>, String> {
 }
 
 /// RFC 6265 §4.1.1: a token. Brackets and colons, too: `sb-[::1]-auth-token` is what the library derives.
-fn cookie_name(text: &str) -> Result<String, String> {
+pub(super) fn cookie_name(text: &str) -> Result<String, String> {
     let fine = |b: u8| {
         b.is_ascii_graphic() && !matches!(b, b'=' | b';' | b',' | b'"' | b'\\' | b'(' | b')' | b'/')
     };

@@ -5,9 +5,10 @@ use super::diagnostic::Place;
 use super::parse;
 use super::provider::{KeySource, KindWord, Provider, ProviderKeys, ProviderKind};
 use super::provider_secret::{
-    SECRET_BYTES_MIN, decode_secret, one_key_source, public_key, publishable, read_pem,
+    SECRET_BYTES_MIN, decode_secret, one_key_source, public_key, publishable, read_pem, secret_key,
 };
-use super::read::{Entries, Reader};
+use super::read::{Entries, Entry, Reader};
+use super::table::Table as _;
 use super::value::ClaimPath;
 use crate::base::secret::Secret;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use url::{Host, Url};
 const ONLY: &[(&str, KindWord)] = &[
     ("url", KindWord::Supabase),
     ("publishable_key", KindWord::Supabase),
+    ("secret_key", KindWord::Supabase),
     ("jwt_secret", KindWord::Supabase),
     ("anonymous_users", KindWord::Supabase),
     ("service_role", KindWord::Supabase),
@@ -117,9 +119,14 @@ impl ProviderKeys {
                         hint,
                     );
                 }
+                let publishable_key = publishable(self.publishable_key.clone(), reader);
+                let secret_key =
+                    secret_key(self.secret_key.clone(), publishable_key.as_ref(), reader);
                 ProviderKind::Supabase {
                     auth_api: near.as_ref().and_then(|url| api(url, "auth/v1"))?,
-                    publishable_key: publishable(self.publishable_key.clone(), reader),
+                    public_api: public.as_ref().and_then(|url| api(url, "auth/v1"))?,
+                    publishable_key,
+                    secret_key,
                     anonymous_users: self.anonymous_users,
                     service_role: self.service_role,
                 }
@@ -216,6 +223,57 @@ impl ProviderKeys {
             );
         }
     }
+}
+
+/// The providers of a file, and what must not hold of two of them.
+pub(super) fn read_all(named: &[(&Entry, &Entries)], reader: &Reader<'_>) -> Vec<Provider> {
+    let built: Vec<_> = named
+        .iter()
+        .filter_map(|(entry, own)| ProviderKeys::read(own, reader)?.build(&entry.key, own, reader))
+        .collect();
+    let mut any = (None::<Arc<str>>, None::<Arc<str>>);
+    for (at, one) in built.iter().enumerate() {
+        let provider = &one.provider;
+        if let (Some(place), Some(secret)) = (&one.secret_place, &provider.keys.secret) {
+            let same = |other: &&Built| {
+                other.secret_place.is_some() && other.provider.keys.secret.as_ref() == Some(secret)
+            };
+            if let Some(other) = built[..at].iter().find(same) {
+                let message = format!(
+                    "the providers `{}` and `{}` share one secret",
+                    other.provider.name, provider.name
+                );
+                reader.error(
+                    "shared-secret",
+                    place,
+                    message,
+                    "a token of one would pass as a token of the other",
+                );
+            }
+        }
+        let places = named
+            .iter()
+            .find(|(entry, _)| *entry.key == *provider.name)
+            .map(|(_, own)| *own);
+        for (key, open, first) in [
+            ("issuer", provider.issuer.is_none(), &mut any.0),
+            ("audiences", provider.audiences.is_none(), &mut any.1),
+        ] {
+            let Some(own) = places.filter(|_| open) else {
+                continue;
+            };
+            if let Some(first) = first {
+                let message = format!(
+                    "`{key} = false` in two providers: `{first}` and `{}`",
+                    provider.name
+                );
+                let hint = "a token could not be told to belong to one of them";
+                reader.error("contradiction", &own.value_place(key), message, hint);
+            }
+            first.get_or_insert_with(|| provider.name.clone());
+        }
+    }
+    built.into_iter().map(|built| built.provider).collect()
 }
 
 /// Whether a URL stays on this machine.

@@ -76,18 +76,7 @@ pub(super) fn decode_secret(kept: &Kept, reader: &Reader<'_>) -> Option<(Secret<
 pub(super) fn publishable(kept: Option<Kept>, reader: &Reader<'_>) -> Option<Secret<String>> {
     let kept = kept.and_then(Kept::given)?;
     let text = kept.secret.expose();
-    let claims = text
-        .split('.')
-        .nth(1)
-        .and_then(|part| base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(part).ok());
-    let claims: Option<serde_json::Value> =
-        claims.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let service = claims.is_some_and(|claims| {
-        claims
-            .get("role")
-            .is_some_and(|role| role == "service_role")
-    });
-    if text.starts_with("sb_secret_") || service {
+    if text.starts_with("sb_secret_") || is_jwt_of(text, "service_role") {
         let hint = "use the anon or sb_publishable_ key";
         reader.error(
             "secret-as-publishable",
@@ -104,6 +93,41 @@ pub(super) fn publishable(kept: Option<Kept>, reader: &Reader<'_>) -> Option<Sec
         );
     }
     Some(kept.secret)
+}
+
+/// The key that opens everything; with the other one the project would go on counting by gateway.
+pub(super) fn secret_key(
+    kept: Option<Kept>,
+    publishable: Option<&Secret<String>>,
+    reader: &Reader<'_>,
+) -> Option<Secret<String>> {
+    let kept = kept.and_then(Kept::given)?;
+    let text = kept.secret.expose();
+    let same = kept.known && publishable == Some(&kept.secret);
+    if same || text.starts_with("sb_publishable_") || is_jwt_of(text, "anon") {
+        let hint = "use the sb_secret_ key, or leave it out";
+        let message = "`secret_key` holds the publishable key of the project";
+        reader.error("publishable-as-secret", &kept.place, message, hint);
+    } else if parse::header_value(text).is_err() {
+        let message = "`secret_key` holds characters that no key has";
+        reader.error("bad-value", &kept.place, message, "");
+    } else if publishable.is_none() {
+        let hint = "without `publishable_key` the project is never called";
+        let message = "`secret_key` does nothing here";
+        reader.warn("no-effect", &kept.place, message, hint);
+    }
+    Some(kept.secret)
+}
+
+/// Whether a key of a project is one of the old kind, a JWT, with this role.
+fn is_jwt_of(key: &str, role: &str) -> bool {
+    let claims = key
+        .split('.')
+        .nth(1)
+        .and_then(|part| base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+    let claims: Option<serde_json::Value> =
+        claims.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    claims.is_some_and(|claims| claims.get("role").is_some_and(|own| own == role))
 }
 
 pub(super) fn public_key(path: &At<String>, reader: &Reader<'_>) -> Option<Arc<str>> {

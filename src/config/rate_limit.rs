@@ -40,8 +40,8 @@ table! {
         pub(super) burst: Option<u32> = optional(60), int(1, 1_000_000_000);
         /// Counted apart for each ip (IPv6 by /64), user, claim:PATH or header:NAME; a list is combined.
         pub(super) by: Vec<At<LimitBy>> = default("ip"), one_or_list(at(parsed(parse::limit_by, "\"ip\", \"user\", \"claim:PATH\" or \"header:NAME\"", "ip").like(like::LIMIT_BY)));
-        /// Holds for the routes that name it, for every protected one, or for all: named, protected, all.
-        pub(super) applies_to: AppliesTo = default("named"), choice(&[("named", AppliesTo::Named), ("protected", AppliesTo::Protected), ("all", AppliesTo::All)]);
+        /// Holds for the routes that name it, for every protected one, for all, or for the session endpoints that try secrets: named, protected, all, login. The first with login takes the place of the two that are built in.
+        pub(super) applies_to: AppliesTo = default("named"), choice(&[("named", AppliesTo::Named), ("protected", AppliesTo::Protected), ("all", AppliesTo::All), ("login", AppliesTo::Login)]);
         /// What is counted: requests, or failures: only credentials that did not verify.
         pub(super) count: Count = default("requests"), choice(&[("requests", Count::Requests), ("failures", Count::Failures)]);
     }
@@ -95,6 +95,7 @@ impl RateLimitKeys {
         }
         let late = |by: &LimitBy| matches!(by, LimitBy::User | LimitBy::ApiKey | LimitBy::Claim(_));
         if self.count == Count::Failures
+            && self.applies_to != AppliesTo::Login
             && let Some(by) = self.by.iter().find(|by| late(&by.value) && by.known)
         {
             let hint =
@@ -105,6 +106,9 @@ impl RateLimitKeys {
                 "failures cannot be counted by user, key or claim",
                 hint,
             );
+        }
+        if self.applies_to == AppliesTo::Login {
+            self.check_login(entries, reader);
         }
         let burst = self
             .burst
@@ -121,29 +125,61 @@ impl RateLimitKeys {
     }
 }
 
-/// The limit that is there until the file has one with `count = "failures"`: 30 credentials a minute by address that
-/// do not verify.
-pub(super) fn built_in(taken: &[RateLimit]) -> Option<RateLimit> {
-    if taken.iter().any(|limit| limit.count == Count::Failures) {
-        return None;
+impl RateLimitKeys {
+    /// Whoever logs in is nobody yet.
+    fn check_login(&self, entries: &Entries, reader: &Reader<'_>) {
+        let late = |by: &LimitBy| !matches!(by, LimitBy::Ip | LimitBy::Header(_));
+        if let Some(by) = self.by.iter().find(|by| by.known && late(&by.value)) {
+            let hint = "whoever logs in is nobody yet; use \"ip\" or \"header:NAME\"";
+            let message = "logins cannot be counted by user, key or claim";
+            reader.error("contradiction", &by.place, message, hint);
+        }
+        if self.count == Count::Failures {
+            let hint = "a wrong password is no credential that does not verify; leave `count` out";
+            let message = "`count = \"failures\"` with `applies_to = \"login\"`";
+            reader.error(
+                "contradiction",
+                &entries.value_place("count"),
+                message,
+                hint,
+            );
+        }
     }
-    let count = NonZeroU32::MIN.saturating_add(29);
-    let name = if taken.iter().any(|limit| &*limit.name == "failures") {
-        "builtin_failures"
-    } else {
-        "failures"
+}
+
+/// The limits that are there until the file has others in their place: 30 credentials a minute by address that do not
+/// verify, until it has one with `count = "failures"`; and where `login`s are tried, 10 of them a minute by address and
+/// 10 in 10 minutes by account, until it has one with `applies_to = "login"`.
+pub(super) fn built_in(taken: &[RateLimit], login: bool) -> Vec<RateLimit> {
+    let limit = |name: &str, count: u32, minutes: u64, by: LimitBy| {
+        let count = NonZeroU32::MIN.saturating_add(count - 1);
+        let is_taken = taken.iter().any(|limit| &*limit.name == name);
+        let prefix = if is_taken { "builtin_" } else { "" };
+        RateLimit {
+            name: format!("{prefix}{name}").into(),
+            rate: Some(Rate {
+                count,
+                per: Duration::from_secs(60 * minutes),
+            }),
+            burst: count,
+            by: vec![by],
+            applies_to: AppliesTo::Login,
+            count: Count::Requests,
+        }
     };
-    Some(RateLimit {
-        name: name.into(),
-        rate: Some(Rate {
-            count,
-            per: Duration::from_secs(60),
-        }),
-        burst: count,
-        by: vec![LimitBy::Ip],
-        applies_to: AppliesTo::All,
-        count: Count::Failures,
-    })
+    let mut added = Vec::new();
+    if login && !taken.iter().any(|l| l.applies_to == AppliesTo::Login) {
+        added.push(limit("login", 10, 1, LimitBy::Ip));
+        added.push(limit("login_account", 10, 10, LimitBy::Account));
+    }
+    if !taken.iter().any(|limit| limit.count == Count::Failures) {
+        added.push(RateLimit {
+            applies_to: AppliesTo::All,
+            count: Count::Failures,
+            ..limit("failures", 30, 1, LimitBy::Ip)
+        });
+    }
+    added
 }
 
 table! {

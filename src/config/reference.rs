@@ -13,6 +13,9 @@ listen = ["127.0.0.1:8080"]
 [[listeners]]
 address = "0.0.0.0:8443"
 
+[redis]
+url = "redis://127.0.0.1:6379"
+
 [providers.main]
 kind = "supabase"
 url = "https://xyz.supabase.co"
@@ -58,6 +61,11 @@ pub(super) const SECTIONS: &[(&str, &str, &str)] = &[
     ("admin", "[admin]", "The operator's door."),
     ("log", "[log]", "What is written down, on standard output."),
     ("telemetry", "[telemetry]", "Where traces go."),
+    (
+        "redis",
+        "[redis]",
+        "Where sessions of the mode `stored` are, and what replicas tell each other: Redis 6 or later, or Valkey. Absent: nothing is stored.",
+    ),
     (
         "providers",
         "[providers.main]",
@@ -117,6 +125,7 @@ pub(super) const NOTHING_ELSE: &str = "Nothing else is supported yet.";
 const INNER: &[(&str, &str)] = &[
     ("listeners.tls", "tls = [{ … }]"),
     ("session.cookie", "cookie = { … }"),
+    ("session.provider_budget", "provider_budget = { … }"),
     ("routes.require", "require = { … }"),
     ("routes.redirect", "redirect = { … }"),
     ("routes.respond", "respond = { … }"),

@@ -2,13 +2,15 @@
 
 use super::decode::{Decode as _, Either, flag_or, map, parsed, wrong_type};
 use super::diagnostic::{Place, Severity};
-use super::provider::{Provider, ProviderKeys};
+use super::provider_build::read_all as read_providers;
 use super::rate_limit::{Cors, RateLimit, RateLimitKeys, built_in};
 use super::read::{Entries, Entry, Kind, Reader};
+use super::redis::RedisKeys;
 use super::route_build::{Known, known_lint};
 use super::route_keys::RouteKeys;
 use super::server::{self, AdminKeys, Log, Server, TelemetryKeys, header_key};
 use super::session::SessionKeys;
+use super::session_build::Around;
 use super::table::Table;
 use super::test_keys::TestKeys;
 use super::upstream::{Upstream, UpstreamKeys};
@@ -16,7 +18,6 @@ use super::value::{IdentityValue, Origin};
 use super::{Config, check, check_listen, listener, parse, schema, warnings};
 use http::HeaderName;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Tables of a file.
 pub(super) const TABLES: &[&str] = &[
@@ -25,6 +26,7 @@ pub(super) const TABLES: &[&str] = &[
     "admin",
     "log",
     "telemetry",
+    "redis",
     "providers",
     "session",
     "upstreams",
@@ -172,6 +174,9 @@ impl Root {
         let log = self.standing::<Log>(reader).map(|(log, _)| log);
         let _ = self.standing::<TelemetryKeys>(reader);
 
+        let redis = self
+            .table("redis", reader)
+            .and_then(|own| Some(RedisKeys::read(own, reader)?.build(own, reader)));
         let named_providers = self.named("providers", reader);
         let providers = read_providers(&named_providers, reader);
         let provider_names: Vec<&str> = named_providers
@@ -179,8 +184,15 @@ impl Root {
             .map(|(entry, _)| entry.key.as_str())
             .collect();
         let session_entries = self.table("session", reader);
+        let around = Around {
+            providers: &providers,
+            declared: &provider_names,
+            server: server.as_ref(),
+            listeners: listeners.as_deref().unwrap_or_default(),
+            redis: self.entries.has("redis"),
+        };
         let session = session_entries.and_then(|entries| {
-            SessionKeys::read(entries, reader)?.build(entries, &providers, &provider_names, reader)
+            SessionKeys::read(entries, reader)?.build(entries, &around, reader)
         });
 
         let named_upstreams = self.named("upstreams", reader);
@@ -197,7 +209,10 @@ impl Root {
                 RateLimitKeys::read(own, reader)?.build(&entry.key, own, reader)
             })
             .collect();
-        rate_limits.extend(built_in(&rate_limits));
+        let login = session
+            .as_ref()
+            .is_some_and(|session| session.tries_secrets(&providers));
+        rate_limits.extend(built_in(&rate_limits, login));
         let cors = self
             .table("cors", reader)
             .and_then(|own| Some(Cors::read(own, reader)?.checked(own, reader)));
@@ -244,6 +259,7 @@ impl Root {
         check::unique_names(&mut routes, reader);
         if let (Some(session), Some(own)) = (&session, session_entries) {
             check::login_url(&routes, session, &own.value_place("login_url"), reader);
+            check::below_endpoints(&routes, session, own, reader);
         }
         let tests = self.list("tests", reader);
         let tests = tests.into_iter().filter_map(|own| {
@@ -262,6 +278,7 @@ impl Root {
             listeners: listeners?,
             admin: admin?,
             log: log?,
+            redis,
             providers,
             session,
             upstreams,
@@ -377,54 +394,4 @@ impl Root {
             .borrow_mut()
             .retain(|finding| finding.severity == Severity::Error || !silenced(finding.id));
     }
-}
-
-fn read_providers(named: &[(&Entry, &Entries)], reader: &Reader<'_>) -> Vec<Provider> {
-    let built: Vec<_> = named
-        .iter()
-        .filter_map(|(entry, own)| ProviderKeys::read(own, reader)?.build(&entry.key, own, reader))
-        .collect();
-    let mut any = (None::<Arc<str>>, None::<Arc<str>>);
-    for (at, one) in built.iter().enumerate() {
-        let provider = &one.provider;
-        if let (Some(place), Some(secret)) = (&one.secret_place, &provider.keys.secret) {
-            let same = |other: &&super::provider_build::Built| {
-                other.secret_place.is_some() && other.provider.keys.secret.as_ref() == Some(secret)
-            };
-            if let Some(other) = built[..at].iter().find(same) {
-                let message = format!(
-                    "the providers `{}` and `{}` share one secret",
-                    other.provider.name, provider.name
-                );
-                reader.error(
-                    "shared-secret",
-                    place,
-                    message,
-                    "a token of one would pass as a token of the other",
-                );
-            }
-        }
-        let places = named
-            .iter()
-            .find(|(entry, _)| *entry.key == *provider.name)
-            .map(|(_, own)| *own);
-        for (key, open, first) in [
-            ("issuer", provider.issuer.is_none(), &mut any.0),
-            ("audiences", provider.audiences.is_none(), &mut any.1),
-        ] {
-            let Some(own) = places.filter(|_| open) else {
-                continue;
-            };
-            if let Some(first) = first {
-                let message = format!(
-                    "`{key} = false` in two providers: `{first}` and `{}`",
-                    provider.name
-                );
-                let hint = "a token could not be told to belong to one of them";
-                reader.error("contradiction", &own.value_place(key), message, hint);
-            }
-            first.get_or_insert_with(|| provider.name.clone());
-        }
-    }
-    built.into_iter().map(|built| built.provider).collect()
 }

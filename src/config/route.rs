@@ -64,6 +64,8 @@ pub struct Route {
     pub cache_public: bool,
     /// WebSocket handshakes and other upgrades pass; default true.
     pub websocket: bool,
+    /// WebSockets, event streams and other long answers end when the session does that opened them; default true.
+    pub end_streams_with_session: bool,
     /// Ambiguities of a path that are let through here; default none.
     pub allow_in_path: AllowInPath,
 }
@@ -89,6 +91,15 @@ pub enum Target {
         /// Default `text/plain; charset=utf-8`.
         content_type: HeaderValue,
     },
+    /// An endpoint of ours, at a path of the operator's.
+    Endpoint(EndpointWord),
+}
+
+/// `endpoint`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointWord {
+    /// Who the caller is. Only with `[session]`, never public, for GET and HEAD alone.
+    Session,
 }
 
 /// How the path changes.

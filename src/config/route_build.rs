@@ -3,8 +3,6 @@
 use super::check;
 use super::decode::{At, Either};
 use super::diagnostic::{Place, WARNINGS, suggest};
-use super::parse;
-
 use super::rate_limit::RateLimit;
 use super::read::{Entries, Reader};
 use super::route::{
@@ -14,9 +12,9 @@ use super::route_auth::require;
 use super::route_keys::{Ambiguity, HeaderChangeKeys, RouteKeys};
 use super::route_path::Captures;
 use super::server::{SecurityHeaders, header_map, lay_over};
-use super::upstream::{Upstream, UpstreamKeys, is_url};
-use super::value::{HostPattern, PathPattern};
-use http::HeaderName;
+use super::upstream::Upstream;
+use super::value::{HostPattern, LimitBy, PathPattern};
+use http::{HeaderName, Method};
 use std::sync::Arc;
 
 /// What a route may name.
@@ -160,7 +158,10 @@ impl RouteKeys {
         let route = Route {
             name: self.name.map_or(default_name, |name| name.value.into()),
             hosts,
-            methods: self.methods,
+            methods: match &target {
+                Some(Target::Endpoint(_)) if self.methods.is_none() => Some(vec![Method::GET]),
+                _ => self.methods,
+            },
             target: target?,
             path_change,
             auth: self.auth,
@@ -187,6 +188,7 @@ impl RouteKeys {
             response_headers: header_change(self.response_headers, response, reader),
             cache_public: self.cache,
             websocket: self.websocket,
+            end_streams_with_session: self.end_streams_with_session,
             allow_in_path: AllowInPath {
                 encoded_slash: self.allow_in_path.contains(&Ambiguity::EncodedSlash),
                 double_encoding: self.allow_in_path.contains(&Ambiguity::DoubleEncoding),
@@ -222,66 +224,6 @@ impl RouteKeys {
     fn captures_known(&self) -> bool {
         self.path.iter().all(|path| path.known) && self.host.iter().flatten().all(|host| host.known)
     }
-
-    fn target(
-        &self,
-        entries: &Entries,
-        known: &mut Known<'_>,
-        reader: &Reader<'_>,
-    ) -> Option<Target> {
-        let given: Vec<&str> = ["upstream", "redirect", "respond"]
-            .into_iter()
-            .filter(|key| entries.has(key))
-            .collect();
-        if let [first, second, ..] = given.as_slice() {
-            let message = format!("a route has both `{first}` and `{second}`");
-            reader.error(
-                "contradiction",
-                &entries.key_place(second),
-                message,
-                "keep one of them",
-            );
-            return None;
-        }
-        if let Some((redirect, _)) = &self.redirect {
-            return Some(Target::Redirect {
-                to: redirect.to.clone(),
-                status: redirect.status,
-            });
-        }
-        if let Some((respond, _)) = &self.respond {
-            let (status, body) = (respond.status, respond.body.clone());
-            return Some(Target::Respond {
-                status,
-                body,
-                content_type: respond.content_type.clone(),
-            });
-        }
-        match &self.upstream {
-            Some(name) => upstream(name, known, reader),
-            // Given, but wrong: told already.
-            None if !given.is_empty() => None,
-            None if known.upstream_names.len() == 1 => {
-                (!known.upstreams.is_empty()).then_some(Target::Upstream(0))
-            }
-            None if known.upstream_names.is_empty() => {
-                let hint = "say `upstream = \"http://127.0.0.1:8000\"`, or add [upstreams.api]";
-                reader.error(
-                    "missing-key",
-                    &entries.place,
-                    "a route has nobody to answer it",
-                    hint,
-                );
-                None
-            }
-            None => {
-                let hint = suggest("\u{0}", known.upstream_names.iter().copied());
-                let message = "a route must say which `upstream`, since there are several";
-                reader.error("missing-key", &entries.place, message, hint);
-                None
-            }
-        }
-    }
 }
 
 /// Whether a name may stand in `[lints]` or `allow_lints`.
@@ -301,65 +243,13 @@ pub(super) fn known_lint(name: &str, place: &Place, literal: bool, reader: &Read
     }
 }
 
-fn upstream(name: &At<String>, known: &mut Known<'_>, reader: &Reader<'_>) -> Option<Target> {
-    if !name.known && !known.upstreams.is_empty() {
-        return Some(Target::Upstream(0));
-    }
-    let url = if name.known {
-        name.value.as_str()
-    } else {
-        "http://placeholder.invalid"
-    };
-    if is_url(url) {
-        if let Err(hint) = parse::endpoint(url) {
-            reader.error(
-                "bad-value",
-                &name.place,
-                "`upstream` must be the name of an upstream, or a URL",
-                hint,
-            );
-            return None;
-        }
-        // Named as it stands in the file: names show in logs and metrics.
-        if let Some(at) = known
-            .upstreams
-            .iter()
-            .position(|upstream| *upstream.name == *name.shown)
-        {
-            return Some(Target::Upstream(at));
-        }
-        let mut upstream = UpstreamKeys::of_url(url, reader)?;
-        upstream.name = name.shown.as_str().into();
-        known.upstreams.push(upstream);
-        return Some(Target::Upstream(known.upstreams.len() - 1));
-    }
-    if let Some(at) = known
-        .upstreams
-        .iter()
-        .position(|upstream| *upstream.name == *name.value)
-    {
-        return Some(Target::Upstream(at));
-    }
-    if !known.upstream_names.contains(&name.value.as_str()) {
-        let hint = match name.suggest(known.upstream_names.iter().copied()) {
-            hint if hint.is_empty() => "add [upstreams.NAME], or write a URL".into(),
-            hint => hint,
-        };
-        reader.error(
-            "unknown-upstream",
-            &name.place,
-            format!("there is no upstream `{}`", name.shown),
-            hint,
-        );
-    }
-    None
-}
-
 fn limit(name: &At<String>, known: &Known<'_>, reader: &Reader<'_>) -> Option<usize> {
+    // What is counted by account has a meaning only where somebody logs in.
+    let by_account = |limit: &RateLimit| limit.by.contains(&LimitBy::Account);
     let found = known
         .limits
         .iter()
-        .position(|limit| *limit.name == *name.value);
+        .position(|limit| *limit.name == *name.value && !by_account(limit));
     if found.is_none() && name.known && !known.limit_names.contains(&name.value.as_str()) {
         let hint = match name.suggest(known.limit_names.iter().copied()) {
             hint if hint.is_empty() => "add [rate_limits.NAME]".into(),

@@ -8,7 +8,7 @@ use super::diagnostic::WARNINGS;
 use super::parse;
 use super::rate_limit::Cors;
 use super::read::Entries;
-use super::route::{Auth, ForwardSession, OnUnauthenticated, RewritePart, Several};
+use super::route::{Auth, EndpointWord, ForwardSession, OnUnauthenticated, RewritePart, Several};
 use super::schema;
 use super::schema_text as like;
 use super::table::table;
@@ -36,6 +36,8 @@ table! {
         pub(super) redirect: Option<(RedirectKeys, Entries)> = optional({ to = "/new", status = 308 }), nested::<RedirectKeys>();
         /// Instead of an upstream: answer with this.
         pub(super) respond: Option<(RespondKeys, Entries)> = optional({ status = 200, body = "ok" }), nested::<RespondKeys>();
+        /// Instead of an upstream: session, which tells who the caller is, as the session endpoint of that name does.
+        pub(super) endpoint: Option<EndpointWord> = optional("session"), choice(&[("session", EndpointWord::Session)]);
         /// Cut a prefix off the path: true (the pattern's own), or the prefix.
         pub(super) strip_prefix: Either<At<String>> = default(false), flag_or(at(word()));
         /// Another path for the upstream, with captures: /v2/users/{id}, /v2/{*}.
@@ -78,6 +80,8 @@ table! {
         pub(super) response_headers: Option<(HeaderChangeKeys, Entries)> = optional({ remove = ["X-Runtime"] }), nested::<HeaderChangeKeys>();
         /// WebSocket handshakes and other upgrades pass; else a handshake is 404.
         pub(super) websocket: bool = default(true), flag();
+        /// WebSockets, event streams and other long answers end when the session does that opened them.
+        pub(super) end_streams_with_session: bool = default(true), flag();
         /// Whether shared caches may keep answers for somebody: private, public.
         pub(super) cache: bool = default("private"), choice(&[("private", false), ("public", true)]);
         /// Ambiguities let through: encoded_slash, double_encoding, params (`;`), case.

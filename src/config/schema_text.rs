@@ -68,6 +68,14 @@ pub(super) const REWRITE: &str = "^/[!-~]*$";
 pub(super) const LOCATION: &str = concat!("^(", http!(), r"://[!-~]+|/([!-.0-\[\]-~][!-~]*)?)$");
 /// `session.login_url`: a path of ours, or a URL.
 pub(super) const LOGIN_URL: &str = concat!(r"^(\s*", http!(), r":|/([!-.0-\[\]-~][!-~]*)?$)");
+/// `session.after_login`: a path of ours.
+pub(super) const OWN_PATH: &str = r"^/([!-.0-\[\]-~][!-~]*)?$";
+/// `session.endpoints`.
+pub(super) const ENDPOINTS: &str = "^(/[-._~0-9A-Za-z]+)+$";
+/// The `path` of a session's cookies.
+pub(super) const COOKIE_PATH: &str = "^/[!-:<-~]*$";
+/// The `url` of `[redis]`.
+pub(super) const REDIS: &str = "^(rediss?://|(redis[+])?unix:/)[!-~]*$";
 /// [`super::parse::claim`].
 pub(super) const CLAIM: &str = concat!("^", claim!(), "$");
 /// [`super::parse::identity_value`].

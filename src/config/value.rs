@@ -120,6 +120,8 @@ pub enum LimitBy {
     Claim(ClaimPath),
     /// A header; together with the address unless the peer is trusted.
     Header(HeaderName),
+    /// The account that somebody tries to log in to. Only built in: no word of a file stands for it.
+    Account,
 }
 
 /// Where an upstream is.

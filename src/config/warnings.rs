@@ -32,6 +32,12 @@ pub(super) fn look(
         let message = "`public_url` is plain http while there are sessions";
         reader.warn("insecure-public-url", &place, message, hint);
     }
+    if whole && config.redis.is_some() && config.session.is_none() {
+        let place = root.entries.get("redis").map(|own| own.key_place.clone());
+        let hint = "sessions would be; remove it, or add [session]";
+        let message = "nothing is stored in `[redis]`";
+        reader.warn("no-effect", &place.unwrap_or_default(), message, hint);
+    }
     let nobody = config.providers.is_empty() && !root.entries.has("providers");
     for built in routes {
         let route = &built.route;
@@ -57,7 +63,7 @@ pub(super) fn look(
             let message = "shared caches may keep what one user was answered";
             built.warn(reader, "public-cache", "cache", message, hint);
         }
-        no_effect(built, answers, reader);
+        no_effect(built, answers, config.session.is_some(), reader);
     }
 }
 
@@ -72,10 +78,11 @@ const OF_UPSTREAMS: &[&str] = &[
     "forward_credentials",
     "forward_session",
     "websocket",
+    "end_streams_with_session",
 ];
 
 /// Keys that the rest of their route leaves nothing to do.
-fn no_effect(built: &Built, answers: bool, reader: &Reader<'_>) {
+fn no_effect(built: &Built, answers: bool, session: bool, reader: &Reader<'_>) {
     let warn = |key: &str, hint: &str| {
         let message = format!("`{key}` does nothing here");
         built.warn(reader, "no-effect", key, &message, hint);
@@ -91,6 +98,17 @@ fn no_effect(built: &Built, answers: bool, reader: &Reader<'_>) {
             if given(key) {
                 warn(key, "on a public route credentials are not looked at");
             }
+        }
+    }
+    if given("end_streams_with_session") && !answers {
+        if !session {
+            warn(
+                "end_streams_with_session",
+                "without [session] there is none to end",
+            );
+        } else if built.route.auth == Auth::Public {
+            let hint = "on a public route credentials are not looked at";
+            warn("end_streams_with_session", hint);
         }
     }
     if given("forward_session") && !answers {
@@ -133,12 +151,26 @@ fn unused(config: &Config, routes: &[Built], root: &Root, reader: &Reader<'_>) {
         RouteLimits::None => Vec::new(),
     };
     let named: HashSet<usize> = routes.iter().flat_map(limits).collect();
+    let tries_secrets = config
+        .session
+        .as_ref()
+        .is_some_and(|session| session.tries_secrets(&config.providers));
     for (at, limit) in config.rate_limits.iter().enumerate() {
         if limit.applies_to == AppliesTo::Named && limit.rate.is_some() && !named.contains(&at) {
             let place = root.place_in("rate_limits", &limit.name);
             let message = format!("no route names the rate limit `{}`", limit.name);
             let hint = "name it in a route's `rate_limits`, or set `applies_to`";
             reader.warn("unused-rate-limit", &place, message, hint);
+        }
+        if limit.applies_to == AppliesTo::Login
+            && limit.rate.is_some()
+            && !tries_secrets
+            && !named.contains(&at)
+        {
+            let place = root.place_in("rate_limits", &limit.name);
+            let message = format!("nobody logs in where the rate limit `{}` holds", limit.name);
+            let hint = "it needs [session] with `endpoints`, and a provider with `publishable_key`";
+            reader.warn("no-effect", &place, message, hint);
         }
     }
 }

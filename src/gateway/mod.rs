@@ -13,6 +13,7 @@ mod record;
 pub mod rehearse;
 mod tunnel;
 mod upload;
+mod whoami;
 
 use crate::authn::{self, Memory};
 use crate::base::body::Body;

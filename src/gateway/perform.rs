@@ -2,7 +2,7 @@
 
 use super::facts::Exchange;
 use super::tunnel::{self, Arranged, Handshake};
-use super::{Gateway, Local};
+use super::{Gateway, Local, whoami};
 use crate::base::body::Body;
 use crate::config::route::{Auth, ForwardSession};
 use crate::exchange::{Code, Reject};
@@ -85,6 +85,14 @@ pub(super) async fn perform(
             Body::full(body.clone()),
         )
         .into()),
+        Target::Session => {
+            let mut answer = whoami::answer(ex)?;
+            let headers = answer.headers_mut();
+            as_the_route_says(route, ex, headers);
+            // Whatever the route says of caches: it is about one person, and over when the session is.
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            Ok(answer.into())
+        }
     }
 }
 

@@ -61,6 +61,16 @@ pub fn keyed(parts: &[&[u8]]) -> u128 {
     mix.end()
 }
 
+/// The key of an account that somebody tries to log in to. Nobody has verified it, so whoever makes accounts up may fill
+/// the table; newcomers then share budgets in 4096 groups, which nobody outside can tell.
+pub(super) fn of_account(account: &str) -> Key {
+    let exact = keyed(&[b"account", account.as_bytes()]);
+    Key {
+        exact,
+        coarse: exact >> 116,
+    }
+}
+
 const KEYED: u8 = 0;
 const IP: u8 = 1;
 const USER: u8 = 2;
@@ -84,7 +94,8 @@ impl Who<'_> {
         let mut with_address = false;
         for part in by {
             with_address |= match part {
-                LimitBy::Ip => true,
+                // Who names an account is not a request: see [`of_account`].
+                LimitBy::Ip | LimitBy::Account => true,
                 LimitBy::User => !self.user(&mut mix),
                 LimitBy::ApiKey => !(self.api_key(&mut mix) || self.user(&mut mix)),
                 LimitBy::Claim(path) => !(self.claim(path, &mut mix) || self.user(&mut mix)),

@@ -11,7 +11,7 @@ use crate::config::route::RouteLimits;
 use crate::config::server::RateLimitHeaders;
 use crate::config::value::{LimitBy, Rate};
 use http::{HeaderName, HeaderValue};
-use local::{Budget, Key};
+use local::{Budget, Key, Left};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub struct RouteLists {
     pub after: Box<[usize]>,
     /// Policies that count credentials which did not verify.
     pub failures: Box<[usize]>,
+    /// By the account that a login names: when its body is known.
+    pub account: Box<[usize]>,
 }
 
 /// What kind of route asks.
@@ -142,7 +144,8 @@ impl Limits {
         let RouteLimits::Add(named) = limits else {
             return RouteLists::default();
         };
-        let (mut before, mut after, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let (mut failures, mut account) = (Vec::new(), Vec::new());
         for (at, policy) in self.policies.iter().enumerate() {
             let applies = named.contains(&at)
                 || match policy.config.applies_to {
@@ -156,6 +159,7 @@ impl Limits {
             }
             match policy.config.count {
                 Count::Failures => failures.push(at),
+                Count::Requests if policy.by_account() => account.push(at),
                 Count::Requests if policy.needs_identity() => after.push(at),
                 Count::Requests => before.push(at),
             }
@@ -164,6 +168,7 @@ impl Limits {
             before: before.into(),
             after: after.into(),
             failures: failures.into(),
+            account: account.into(),
         }
     }
 
@@ -175,6 +180,19 @@ impl Limits {
                 && !who.is_nowhere(&config.by)
             {
                 outcome = outcome.and(active.take(policy, &config.by, who));
+            }
+        }
+        outcome
+    }
+
+    /// Takes one from every policy of `list`, also when an earlier one refuses, for the account that a login names: the
+    /// caller's text, in which the same account is always spelt the same.
+    pub fn check_account(&self, list: &[usize], account: &str) -> Outcome {
+        let key = key::of_account(account);
+        let mut outcome = Outcome::default();
+        for &policy in list {
+            if let Some((active, _)) = self.active(policy) {
+                outcome = outcome.and(active.outcome(policy, active.budget.take(&key), None));
             }
         }
         outcome
@@ -278,15 +296,29 @@ impl Policy {
             |by: &LimitBy| matches!(by, LimitBy::User | LimitBy::ApiKey | LimitBy::Claim(_));
         self.config.by.iter().any(identity)
     }
+
+    fn by_account(&self) -> bool {
+        self.config.by.contains(&LimitBy::Account)
+    }
 }
 
 impl Active {
     fn take(&self, policy: usize, by: &[LimitBy], who: &Who<'_>) -> Outcome {
-        let limit = self.budget.burst();
         let own = self.budget.take(&who.key(by));
         let over = self
             .ceiling_of(who)
             .and_then(|(ceiling, key)| ceiling.take(&key).err());
+        self.outcome(policy, own, over)
+    }
+
+    /// What came of taking one: from its own budget, and from the one that holds besides.
+    fn outcome(
+        &self,
+        policy: usize,
+        own: Result<Left, Duration>,
+        over: Option<Duration>,
+    ) -> Outcome {
+        let limit = self.budget.burst();
         let wait = match (own, over) {
             (Ok(left), None) => {
                 return Outcome {

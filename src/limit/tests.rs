@@ -258,6 +258,7 @@ fn a_route_meets_each_policy_once_before_or_after_authentication() {
             off,
             failures,
             both,
+            applies("account", LimitBy::Account, AppliesTo::Login),
         ],
         &clock(),
         None,
@@ -269,6 +270,7 @@ fn a_route_meets_each_policy_once_before_or_after_authentication() {
         );
         assert_eq!((&*lists.before, &*lists.after), (before, after));
         assert_eq!(&*lists.failures, [5]);
+        assert_eq!(&*lists.account, if login { &[7][..] } else { &[] });
     };
     check(&[], false, false, &[2], &[6]);
     check(&[], true, false, &[2], &[1, 6]);
@@ -320,4 +322,57 @@ fn clients_that_have_no_address_do_not_lock_each_other_out() {
         let outcome = limits.check(&[1], &nowhere.tenant("a"));
         assert_eq!(outcome.refused.is_none(), left);
     }
+}
+
+#[test]
+fn an_account_has_one_budget_wherever_its_logins_come_from() {
+    let clock = clock();
+    let by_account = RateLimit {
+        applies_to: AppliesTo::Login,
+        ..policy("login_account", 10, 600, LimitBy::Account)
+    };
+    let limits = Limits::compile(&[by_account], &clock, None);
+    let lists = limits.for_route(
+        &RouteLimits::Add(Vec::new()),
+        Place {
+            protected: false,
+            login: true,
+        },
+    );
+    let try_once = |account| limits.check_account(&lists.account, account);
+    for left in (0..10).rev() {
+        let outcome = try_once("ada@example.com");
+        assert_eq!(outcome.refused, None);
+        let standing = outcome.tightest.unwrap();
+        assert_eq!((standing.limit, standing.remaining), (10, left));
+    }
+    let refused = try_once("ada@example.com").refused.unwrap();
+    assert_eq!((refused.policy, refused.retry_after), (0, 60));
+    assert_eq!(try_once("grace@example.com").refused, None);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(try_once("ada@example.com").refused, None);
+    assert!(try_once("ada@example.com").refused.is_some());
+    assert_eq!(
+        limits.check_account(&[], "ada@example.com"),
+        Outcome::default()
+    );
+}
+
+#[test]
+fn invented_accounts_are_bounded_and_do_not_all_share_one_budget() {
+    let limits = Limits::compile(&[policy("a", 1, 600, LimitBy::Account)], &clock(), None);
+    for number in 0..110_000_u32 {
+        limits.check_account(&[0], &number.to_string());
+    }
+    assert!(limits.keys() <= 105_000, "{}", limits.keys());
+    let refused = (0..1000)
+        .filter(|n| {
+            limits
+                .check_account(&[0], &format!("new {n}"))
+                .refused
+                .is_some()
+        })
+        .count();
+    // About 10,000 of the first found the table full and took from 4096 groups; a few groups are left.
+    assert!((500..1000).contains(&refused), "{refused}");
 }

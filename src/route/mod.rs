@@ -79,6 +79,8 @@ pub enum Target {
         /// `Content-Type`.
         content_type: HeaderValue,
     },
+    /// Tells who the caller is.
+    Session,
 }
 
 /// How a route forwards.

@@ -2,11 +2,13 @@
 //! Tollhouse came stays logged in. Each refresh token is taken over once: a copy of the cookies that turns up later is not.
 
 use super::Brought;
+use super::set_cookie::{Attributes, Unwritable};
 use super::supabase::{Malformed, SupabaseCookies, SupabaseWriter};
 use crate::base::secret::Secret;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
+use std::sync::Arc;
 
 /// For how long the requests that a page sends at the same time may all bring the old cookies, in seconds: as long as a
 /// used refresh token gets the same new session again.
@@ -21,19 +23,29 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Debug)]
 pub struct Adopt {
     cookies: SupabaseCookies,
-    writer: SupabaseWriter,
+    /// One for each scope that the cookies may have: this host, and domains around it.
+    writers: Vec<SupabaseWriter>,
     /// Hash of a refresh token → Unix seconds when it was first brought.
     taken: Cache<[u8; 32], u64>,
 }
 
 impl Adopt {
-    /// The sessions that this writer's library keeps under `storage_key`.
-    pub fn new(storage_key: &str, writer: SupabaseWriter) -> Self {
-        Self {
+    /// The sessions that the library keeps under `storage_key`, for the host alone or for one of `domains`.
+    pub fn new(storage_key: &str, domains: &[Arc<str>]) -> Result<Self, Unwritable> {
+        let domains = domains.iter().cloned().map(Some);
+        let writers = std::iter::once(None).chain(domains).map(|domain| {
+            // They are only ever removed: of their attributes nothing else matters.
+            let attributes = Attributes {
+                domain,
+                ..SupabaseWriter::library_attributes()
+            };
+            SupabaseWriter::new(storage_key, attributes)
+        });
+        Ok(Self {
             cookies: SupabaseCookies::new(storage_key),
-            writer,
+            writers: writers.collect::<Result<_, _>>()?,
             taken: Cache::new(REMEMBERED_MAX),
-        }
+        })
     }
 
     /// Whether a cookie of this name holds a session that could be taken over. PKCE verifiers do not.
@@ -71,9 +83,15 @@ impl Adopt {
         }
     }
 
-    /// The Set-Cookie fields that remove every session of the library, for this host and for the domain; verifiers stay.
+    /// The Set-Cookie fields that remove every session of the library, for this host and for the domains; verifiers stay.
     pub fn clear(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
-        self.writer.clear(headers)
+        let mut fields = Vec::new();
+        for field in self.writers.iter().flat_map(|writer| writer.clear(headers)) {
+            if !fields.contains(&field) {
+                fields.push(field);
+            }
+        }
+        fields
     }
 }
 
@@ -93,11 +111,8 @@ mod tests {
     use http::header::COOKIE;
 
     fn adopt() -> Adopt {
-        let attributes = SupabaseWriter::library_attributes();
-        Adopt::new(
-            "sb-x-auth-token",
-            SupabaseWriter::new("sb-x-auth-token", attributes).unwrap(),
-        )
+        let domains = ["app.example.com".into(), "example.com".into()];
+        Adopt::new("sb-x-auth-token", &domains).unwrap()
     }
 
     #[test]
@@ -125,6 +140,17 @@ mod tests {
         ] {
             assert!(!read(sites), "{sites:?}");
         }
+    }
+
+    #[test]
+    fn every_piece_goes_at_every_scope_and_no_verifier() {
+        let mut headers = HeaderMap::new();
+        let cookie = "sb-x-auth-token.0=a; other=1; sb-x-auth-token-code-verifier=v";
+        headers.insert(COOKIE, HeaderValue::from_static(cookie));
+        let cleared = adopt().clear(&headers);
+        let expected = ["", "; Domain=app.example.com", "; Domain=example.com"]
+            .map(|at| format!("sb-x-auth-token.0=; Max-Age=0{at}; Path=/; SameSite=Lax"));
+        assert_eq!(cleared, expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod renewal;
 pub mod sealed;
 pub mod set_cookie;
 pub mod supabase;
+pub mod view;
 
 pub use jar::{Jar, Lifetimes};
 

@@ -180,7 +180,9 @@ pub(super) fn provider(jwks: Option<&Url>) -> Provider {
         name: "main".into(),
         kind: ProviderKind::Supabase {
             auth_api: ISSUER.parse().unwrap(),
+            public_api: ISSUER.parse().unwrap(),
             publishable_key: None,
+            secret_key: None,
             anonymous_users: false,
             service_role: false,
         },

@@ -139,7 +139,9 @@ fn provider(api: &Url, timeout: Duration) -> Provider {
         name: "main".into(),
         kind: ProviderKind::Supabase {
             auth_api: api.clone(),
+            public_api: api.clone(),
             publishable_key: Some(Secret::new(KEY.into())),
+            secret_key: None,
             anonymous_users: false,
             service_role: false,
         },

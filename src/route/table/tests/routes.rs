@@ -90,6 +90,7 @@ pub(super) fn route(text: &str) -> Route {
         response_headers: HeaderChange::default(),
         cache_public: false,
         websocket: true,
+        end_streams_with_session: true,
         allow_in_path: AllowInPath {
             case,
             ..AllowInPath::default()

@@ -1,31 +1,28 @@
 //! Everything live that the file describes, compiled once and carried behind one `Arc`. A request sees one snapshot from
 //! its first step to its last.
 
+mod session;
+
 use crate::authn::Accepts;
 use crate::authz::Policy;
 use crate::base::clock::Clock;
-use crate::config::provider::{Provider, ProviderKind};
-use crate::config::route::{Auth, RouteCors, Target as Wanted};
+use crate::config::route::{Auth, EndpointWord, RouteCors, Target as Wanted};
 use crate::config::server::RateLimitHeaders;
 use crate::config::upstream::HostHeader;
 use crate::config::value::{Endpoint, HostPattern};
-use crate::config::{self, Config, route};
+use crate::config::{Config, route};
 use crate::exchange::Peer;
 use crate::headers::forwarded::Trust;
 use crate::headers::inbound::{self, Limits as HeadLimits};
 use crate::headers::names::Forgeable;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Place};
-use crate::provider::supabase::{Setup, Supabase};
-use crate::provider::{ProviderBudget, Refreshes};
+use crate::provider::Refreshes;
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
-use crate::session::raw::RawCookie;
-use crate::session::renewal::Renewal;
-use crate::session::set_cookie::{Attributes, SameSite};
-use crate::session::supabase::{SupabaseCookies, SupabaseWriter};
-use crate::session::{Jar, Session};
+use crate::session::Session;
+use crate::session::sealed::NotARing;
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
 use crate::token::SetupError;
@@ -126,6 +123,12 @@ pub enum CompileError {
     /// The trust for https cannot be set up.
     #[error("the system's certificates cannot be used")]
     Tls(#[source] rustls::Error),
+    /// The mode `stored` cannot be served.
+    #[error("sessions of the mode `stored` cannot be served yet")]
+    Stored,
+    /// The keys that seal sessions.
+    #[error("the keys of `[session]` cannot be used")]
+    SessionKeys(#[source] NotARing),
     /// No cookie can have this name.
     #[error("a session cookie cannot be named `{0}`")]
     Cookie(Box<str>),
@@ -160,7 +163,7 @@ impl Snapshot {
         let refreshes = Refreshes::new(ground.clock.clone(), ground.control.clone())
             .map_err(|_| CompileError::Randomness)?;
         let refreshes = Arc::new(refreshes);
-        let session = session(&config, ground, &refreshes)?;
+        let session = session::compile(&config, ground, &refreshes)?;
         let mut tls = None;
         let mut upstreams = Vec::new();
         for upstream in &config.upstreams {
@@ -238,90 +241,6 @@ fn host_matches(pattern: &HostPattern, host: &str) -> bool {
     }
 }
 
-fn session(
-    config: &Config,
-    ground: &Ground,
-    refreshes: &Arc<Refreshes>,
-) -> Result<Option<Session>, CompileError> {
-    let Some(session) = config.session.as_ref() else {
-        return Ok(None);
-    };
-    let index = session.provider;
-    let Some((provider, cookie)) = config
-        .providers
-        .get(index)
-        .and_then(|provider| Some((provider, provider.cookie_name.as_ref()?)))
-    else {
-        return Ok(None);
-    };
-    let attributes = attributes(&session.cookie);
-    let (jar, renewal) = match &provider.kind {
-        ProviderKind::Supabase {
-            publishable_key, ..
-        } => {
-            let writer = SupabaseWriter::new(cookie, attributes)
-                .map_err(|_| CompileError::Cookie(cookie.as_ref().into()))?;
-            let cookies = SupabaseCookies::new(cookie);
-            let renewal = match publishable_key {
-                None => None,
-                Some(_) => renewal(provider, session, ground, refreshes)?,
-            };
-            (Jar::Supabase { cookies, writer }, renewal)
-        }
-        ProviderKind::Jwt => {
-            let name = cookie.clone();
-            (Jar::RawToken(RawCookie { name, attributes }), None)
-        }
-    };
-    Ok(Some(Session::new(
-        index,
-        jar,
-        renewal,
-        ground.clock.clone(),
-    )))
-}
-
-fn attributes(cookie: &config::session::Cookie) -> Attributes {
-    use crate::config::session::SameSite as Wanted;
-    Attributes {
-        domain: cookie.domain.clone(),
-        path: cookie.path.clone(),
-        secure: cookie.secure,
-        http_only: cookie.http_only,
-        partitioned: false,
-        same_site: match cookie.same_site {
-            Wanted::Strict => SameSite::Strict,
-            Wanted::Lax => SameSite::Lax,
-            Wanted::None => SameSite::None,
-        },
-    }
-}
-
-/// How sessions of a provider are renewed.
-fn renewal(
-    provider: &Provider,
-    session: &config::session::Session,
-    ground: &Ground,
-    refreshes: &Arc<Refreshes>,
-) -> Result<Option<Renewal>, CompileError> {
-    let setup = Setup {
-        public_api: None,
-        secret_key: None,
-        budget: Arc::new(ProviderBudget::standard(&ground.clock)),
-        clock: ground.clock.clone(),
-        control: ground.control.clone(),
-    };
-    let client = Supabase::new(provider, setup).map_err(CompileError::Provider)?;
-    Ok(client.map(|client| {
-        Renewal::new(
-            Arc::new(client),
-            refreshes.clone(),
-            session.refresh_ahead,
-            ground.clock.clone(),
-        )
-    }))
-}
-
 fn plan(
     config: &Config,
     upstreams: &[Arc<Upstream>],
@@ -388,6 +307,7 @@ fn target(
     route: &route::Route,
 ) -> Result<Target, CompileError> {
     Ok(match &route.target {
+        Wanted::Endpoint(EndpointWord::Session) => Target::Session,
         Wanted::Redirect { to, status } => Target::Redirect {
             to: HeaderValue::from_str(to)
                 .map_err(|_| CompileError::Redirect(route.name.clone()))?,

@@ -1,0 +1,167 @@
+//! `[session]`, made live: where sessions are kept, and how they are renewed.
+
+use super::{CompileError, Ground};
+use crate::config::Config;
+use crate::config::provider::{Provider, ProviderKind};
+use crate::config::session::{self as wanted, SessionMode};
+use crate::provider::supabase::{Setup, Supabase};
+use crate::provider::{ProviderBudget, Refreshes};
+use crate::session::adopt::Adopt;
+use crate::session::raw::RawCookie;
+use crate::session::renewal::Renewal;
+use crate::session::sealed::{self, KeyRing, SealedCookies, SealingKey};
+use crate::session::set_cookie::{Attributes, SameSite};
+use crate::session::supabase::{SupabaseCookies, SupabaseWriter};
+use crate::session::{Jar, Lifetimes, Session};
+use std::sync::Arc;
+use url::Url;
+
+/// The sessions of a configuration, if it has any.
+pub(super) fn compile(
+    config: &Config,
+    ground: &Ground,
+    refreshes: &Arc<Refreshes>,
+) -> Result<Option<Session>, CompileError> {
+    let Some(session) = config.session.as_ref() else {
+        return Ok(None);
+    };
+    let Some(provider) = config.providers.get(session.provider) else {
+        return Ok(None);
+    };
+    let Some(jar) = jar(session, provider)? else {
+        return Ok(None);
+    };
+    let renewal = renewal(session, provider, ground, refreshes)?;
+    let compiled = Session::new(session.provider, jar, renewal, ground.clock.clone());
+    Ok(Some(match (session.adopt, &provider.cookie_name) {
+        (true, Some(cookie)) => {
+            let adopt = Adopt::new(cookie, &domains(config, session));
+            compiled.adopting(adopt.map_err(|_| CompileError::Cookie(cookie.as_ref().into()))?)
+        }
+        _ => compiled,
+    }))
+}
+
+/// `None`: nothing of a request could be a session.
+fn jar(session: &wanted::Session, provider: &Provider) -> Result<Option<Jar>, CompileError> {
+    let attributes = attributes(&session.cookie);
+    match session.mode {
+        SessionMode::Shared => {
+            let Some(cookie) = &provider.cookie_name else {
+                return Ok(None);
+            };
+            Ok(Some(match &provider.kind {
+                ProviderKind::Supabase { .. } => Jar::Supabase {
+                    cookies: SupabaseCookies::new(cookie),
+                    writer: writer(cookie, attributes)?,
+                },
+                ProviderKind::Jwt => Jar::RawToken(RawCookie {
+                    name: cookie.clone(),
+                    attributes,
+                }),
+            }))
+        }
+        SessionMode::Sealed => {
+            let name = match &session.cookie.name {
+                Some(name) => name,
+                None => sealed::usual_name(&attributes),
+            };
+            let cookies = SealedCookies::new(name, attributes, ring(session)?)
+                .map_err(|_| CompileError::Cookie(name.into()))?;
+            Ok(Some(Jar::Sealed {
+                cookies,
+                lifetimes: lifetimes(session),
+            }))
+        }
+        SessionMode::Stored => Err(CompileError::Stored),
+    }
+}
+
+fn ring(session: &wanted::Session) -> Result<KeyRing, CompileError> {
+    let keys = session.keys.iter().cloned().map(SealingKey::new);
+    KeyRing::new(&keys.collect::<Vec<_>>()).map_err(CompileError::SessionKeys)
+}
+
+fn lifetimes(session: &wanted::Session) -> Lifetimes {
+    Lifetimes {
+        max_age: session.max_age,
+        idle_timeout: session.idle_timeout,
+    }
+}
+
+fn writer(cookie: &str, attributes: Attributes) -> Result<SupabaseWriter, CompileError> {
+    SupabaseWriter::new(cookie, attributes).map_err(|_| CompileError::Cookie(cookie.into()))
+}
+
+/// Around which domains the provider's library may have put cookies that are taken over: the one that is configured, else
+/// the names under which browsers reach us and the one above each.
+fn domains(config: &Config, session: &wanted::Session) -> Vec<Arc<str>> {
+    if let Some(domain) = &session.cookie.domain {
+        return vec![domain.clone()];
+    }
+    let mut domains: Vec<Arc<str>> = Vec::new();
+    for origin in &config.server.public_url {
+        let url = Url::parse(&origin.0).ok();
+        let Some(name) = url.as_ref().and_then(Url::domain) else {
+            continue;
+        };
+        // Browsers refuse the domains that belong to everybody (`com`, `co.uk`), so asking for one too many does no harm.
+        let above = name.split_once('.').map(|(_, above)| above);
+        for name in std::iter::once(name).chain(above.filter(|above| above.contains('.'))) {
+            if !domains.iter().any(|known| **known == *name) {
+                domains.push(name.into());
+            }
+        }
+    }
+    domains
+}
+
+fn attributes(cookie: &wanted::Cookie) -> Attributes {
+    Attributes {
+        domain: cookie.domain.clone(),
+        path: cookie.path.clone(),
+        secure: cookie.secure,
+        http_only: cookie.http_only,
+        partitioned: false,
+        same_site: match cookie.same_site {
+            wanted::SameSite::Strict => SameSite::Strict,
+            wanted::SameSite::Lax => SameSite::Lax,
+            wanted::SameSite::None => SameSite::None,
+        },
+    }
+}
+
+/// How sessions of a provider are renewed, when they can be.
+fn renewal(
+    session: &wanted::Session,
+    provider: &Provider,
+    ground: &Ground,
+    refreshes: &Arc<Refreshes>,
+) -> Result<Option<Renewal>, CompileError> {
+    let ProviderKind::Supabase {
+        public_api,
+        publishable_key: Some(_),
+        secret_key,
+        ..
+    } = &provider.kind
+    else {
+        return Ok(None);
+    };
+    let budget = &session.provider_budget;
+    let setup = Setup {
+        public_api: Some(public_api),
+        secret_key: secret_key.as_ref(),
+        budget: Arc::new(ProviderBudget::new(budget.login, budget.otp, &ground.clock)),
+        clock: ground.clock.clone(),
+        control: ground.control.clone(),
+    };
+    let client = Supabase::new(provider, setup).map_err(CompileError::Provider)?;
+    Ok(client.map(|client| {
+        Renewal::new(
+            Arc::new(client),
+            refreshes.clone(),
+            session.refresh_ahead,
+            ground.clock.clone(),
+        )
+    }))
+}
