@@ -8,17 +8,20 @@
     reason = "a test may fail"
 )]
 
+use http::Method;
 use jsonwebtoken::Algorithm;
 use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tollhouse::config::interpolate::Environment;
 use tollhouse::config::provider::ProviderKind;
-use tollhouse::config::rate_limit::{AppliesTo, Count};
-use tollhouse::config::route::Target;
-use tollhouse::config::value::HostPattern;
-use tollhouse::config::{self, Config, Options, diagnostic::Problems, reference};
+use tollhouse::config::rate_limit::{AppliesTo, Count, RateLimit};
+use tollhouse::config::route::{EndpointWord, Target};
+use tollhouse::config::session::{ProviderBudget, SameSite, Session, SessionMode};
+use tollhouse::config::value::{HostPattern, LimitBy};
+use tollhouse::config::{self, Config, Options, diagnostic::Problems, redis, reference};
 
 /// What the golden files may name.
 struct World;
@@ -33,6 +36,15 @@ const VARIABLES: &[(&str, &str)] = &[
     ("HOSTS", "a.example.com, b.example.com,\nc.example.com,"),
     ("EMPTY", ""),
     ("UPSTREAM", "hunter2"),
+    ("SUPABASE_SECRET_KEY", "sb_secret_abc"),
+    ("SESSION_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
+    (
+        "SESSION_KEYS",
+        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8,\n+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/s=,",
+    ),
+    ("REDIS_URL", "rediss://gateway:hunter2@redis.example.com/3"),
+    ("WRONG_REDIS_URL", "redis://:hunter2@"),
+    ("HIDDEN_PATH", "/hunter2"),
 ];
 
 impl Environment for World {
@@ -213,6 +225,7 @@ fn everything_of_a_supabase_project_follows_from_its_url() {
     assert_eq!(jwks, "http://127.0.0.1:54321/auth/v1/.well-known/jwks.json");
     let ProviderKind::Supabase {
         auth_api,
+        public_api,
         anonymous_users: false,
         service_role: false,
         ..
@@ -221,6 +234,7 @@ fn everything_of_a_supabase_project_follows_from_its_url() {
         panic!("{:?}", provider.kind);
     };
     assert_eq!(auth_api.as_str(), "http://127.0.0.1:54321/auth/v1");
+    assert_eq!(public_api.as_str(), "https://xyz.supabase.co/auth/v1");
     assert_eq!(
         provider.algorithms,
         [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA]
@@ -256,6 +270,184 @@ fn the_limit_on_failures_is_there_until_a_policy_takes_its_place() {
     assert_eq!(
         mine.iter().map(|l| (&*l.name, l.rate)).collect::<Vec<_>>(),
         [("mine", None)]
+    );
+}
+
+#[test]
+fn the_limits_on_logins_are_there_where_somebody_logs_in_until_a_policy_takes_their_place() {
+    let names = |text: &str| -> Vec<String> {
+        let limits = loaded(&format!("{text}{ROUTE}")).rate_limits;
+        limits.iter().map(|limit| limit.name.to_string()).collect()
+    };
+    let session = "[session]\nmode = \"shared\"\n";
+    let key = "publishable_key = \"sb_publishable_abc\"\n";
+    let logins = format!("{SUPABASE}{key}{session}");
+    assert_eq!(names(&logins), ["login", "login_account", "failures"]);
+    for text in [
+        format!("{SUPABASE}{key}"),
+        format!("{SUPABASE}{session}"),
+        format!("{logins}endpoints = \"off\"\n"),
+    ] {
+        assert_eq!(names(&text), ["failures"], "{text}");
+    }
+    let mine = "[rate_limits.mine]\nrate = \"off\"\napplies_to = \"login\"\n";
+    assert_eq!(names(&format!("{logins}{mine}")), ["mine", "failures"]);
+    let taken = "[rate_limits.login]\nrate = \"9/s\"\napplies_to = \"all\"\n";
+    assert_eq!(
+        names(&format!("{logins}{taken}")),
+        ["login", "builtin_login", "login_account", "failures"]
+    );
+    let limits = loaded(&format!("{logins}{ROUTE}")).rate_limits;
+    let said = |limit: &RateLimit| {
+        let rate = limit.rate.unwrap();
+        let numbers = (rate.count.get(), rate.per.as_secs(), limit.burst.get());
+        (numbers, limit.by.clone(), limit.applies_to, limit.count)
+    };
+    let login = (AppliesTo::Login, Count::Requests);
+    let by_ip = ((10, 60, 10), vec![LimitBy::Ip], login.0, login.1);
+    let by_account = ((10, 600, 10), vec![LimitBy::Account], login.0, login.1);
+    assert_eq!([said(&limits[0]), said(&limits[1])], [by_ip, by_account]);
+}
+
+/// A session of this mode, with these lines before its table and in it.
+fn session(mode: &str, before: &str, lines: &str) -> Session {
+    let key = "publishable_key = \"${SUPABASE_PUBLISHABLE_KEY}\"\n";
+    let redis = "[redis]\nurl = \"${REDIS_URL}\"\n";
+    loaded(&format!(
+        "{before}{SUPABASE}{key}{redis}[session]\nmode = \"{mode}\"\n{lines}{ROUTE}"
+    ))
+    .session
+    .unwrap()
+}
+
+const KEYS: &str = "keys = [\"${SESSION_KEY}\"]\n";
+
+#[test]
+fn a_session_has_the_defaults_of_its_mode() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    for (mode, lines, wanted) in [
+        ("shared", "", SessionMode::Shared),
+        ("sealed", KEYS, SessionMode::Sealed),
+        ("stored", KEYS, SessionMode::Stored),
+    ] {
+        let session = session(mode, "", lines);
+        assert_eq!(session.mode, wanted);
+        assert_eq!(session.keys.len(), usize::from(mode != "shared"));
+        assert_eq!(session.endpoints.as_deref(), Some("/.auth"));
+        assert_eq!(
+            (&*session.login_url, &*session.after_login),
+            ("/login", "/")
+        );
+        assert_eq!((session.max_age, session.idle_timeout), (days(30), days(7)));
+        assert_eq!(session.cache_ttl, Duration::from_secs(5));
+        assert_eq!(session.provider_budget, ProviderBudget::default());
+        assert!(!session.adopt);
+        let cookie = &session.cookie;
+        assert_eq!(
+            (&cookie.name, &cookie.domain, &*cookie.path),
+            (&None, &None, "/")
+        );
+        assert_eq!((cookie.secure, cookie.http_only), (false, mode != "shared"));
+        assert_eq!(cookie.same_site, SameSite::Lax);
+    }
+    let budget = session("shared", "", "provider_budget = {}\n").provider_budget;
+    assert_eq!(budget, ProviderBudget::default());
+    let short = session("sealed", "", &format!("{KEYS}max_age = \"1d\"\n"));
+    assert_eq!((short.max_age, short.idle_timeout), (days(1), days(1)));
+}
+
+#[test]
+fn several_keys_come_from_one_variable() {
+    let check = |keys: &str, wanted: &[u8]| {
+        let session = session("sealed", "", &format!("keys = {keys}\n"));
+        let last: Vec<u8> = session.keys.iter().map(|key| key.expose()[31]).collect();
+        assert_eq!(last, wanted, "{keys}");
+    };
+    check("[\"${SESSION_KEY}\"]", &[31]);
+    check("\"${SESSION_KEYS}\"", &[31, 251]);
+    check(
+        "[\"${SESSION_KEYS}\", \"${EMPTY}\", \"${SESSION_KEY}\"]",
+        &[31, 251, 31],
+    );
+    check("[\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]", &[0]);
+    let text = format!("{SUPABASE}[session]\nmode = \"sealed\"\nkeys = [\"${{NONE}}\"]\n{ROUTE}");
+    let session = load(&text, "a.toml", true).unwrap().session.unwrap();
+    assert_eq!(session.keys.len(), 1, "a placeholder is a key");
+}
+
+#[test]
+fn cookies_of_ours_are_secure_where_browsers_come_over_tls() {
+    let check = |before: &str, lines: &str, secure: bool| {
+        let text = format!("{KEYS}{lines}");
+        assert_eq!(
+            session("sealed", before, &text).cookie.secure,
+            secure,
+            "{before}"
+        );
+        assert!(!session("shared", before, "").cookie.secure, "{before}");
+    };
+    let url = |urls: &str| format!("[server]\npublic_url = {urls}\n");
+    check(&url("\"https://a.example.com\""), "", true);
+    check(&url("\"http://localhost:8080\""), "", false);
+    check(
+        &url("[\"https://a.example.com\", \"http://localhost:8080\"]"),
+        "",
+        false,
+    );
+    check(
+        &url("\"http://localhost:8080\""),
+        "cookie = { secure = true }\n",
+        true,
+    );
+    check(
+        &url("\"https://a.example.com\""),
+        "cookie = { secure = false }\n",
+        false,
+    );
+    let listen = |at: &str| format!("[server]\nlisten = {at}\n");
+    check("", "", false);
+    check(&listen("\"[::1]:8080\""), "", false);
+    check(&listen("\"unix:/run/a.sock\""), "", false);
+    check(&listen("\"0.0.0.0:8080\""), "", true);
+    check(&listen("[\"127.0.0.1:8080\", \"192.0.2.1:80\"]"), "", true);
+    let tls = "tls = [{ cert = \"app.test.pem\", key = \"app.test-key.pem\" }]";
+    check(
+        &format!("[[listeners]]\naddress = \"127.0.0.1:8443\"\n{tls}\n"),
+        "",
+        true,
+    );
+}
+
+#[test]
+fn redis_is_named_by_a_url() {
+    let config = loaded(&format!(
+        "{SUPABASE}[redis]\nurl = \"${{REDIS_URL}}\"\nca_file = \"app.test.pem\"\n{ROUTE}"
+    ));
+    let redis = config.redis.unwrap();
+    let address = redis::Address::Tcp {
+        host: "redis.example.com".into(),
+        port: 6379,
+        tls: true,
+    };
+    assert_eq!((&redis.address, redis.database), (&address, 3));
+    assert_eq!(redis.username.as_deref(), Some("gateway"));
+    assert_eq!(redis.password.unwrap().expose(), "hunter2");
+    assert_eq!(redis.timeout, Duration::from_millis(250));
+    assert_eq!(redis.ca_file, Some("app.test.pem".into()));
+    assert_eq!(loaded(&format!("{SUPABASE}{ROUTE}")).redis, None);
+}
+
+#[test]
+fn the_who_am_i_answer_is_for_reading() {
+    let text = format!(
+        "{SUPABASE}[session]\nmode = \"shared\"\n[[routes]]\npath = \"/me\"\nendpoint = \"session\"\n{ROUTE}"
+    );
+    let routes = loaded(&text).routes;
+    assert_eq!(routes[0].target, Target::Endpoint(EndpointWord::Session));
+    assert_eq!(routes[0].methods.as_deref(), Some(&[Method::GET][..]));
+    assert_eq!(
+        (&routes[1].methods, routes[1].end_streams_with_session),
+        (&None, true)
     );
 }
 
@@ -382,6 +574,17 @@ fn a_secret_is_in_no_debug_output() {
     let text = "[providers.a]\nkind = \"jwt\"\nissuer = \"i\"\naudiences = [\"a\"]\nsecret = \"${JWT_SECRET}\"\n";
     let shown = format!("{:?}", loaded(&format!("{text}{ROUTE}")));
     assert!(!shown.contains("thirty-two"), "{shown}");
+    let text = format!(
+        "[redis]\nurl = \"${{REDIS_URL}}\"\n{SUPABASE}publishable_key = \"sb_publishable_abc\"\nsecret_key = \"sb_secret_hunter2\"\n[session]\nmode = \"stored\"\n{KEYS}{ROUTE}"
+    );
+    let config = loaded(&text);
+    let shown = format!("{config:?}");
+    let key = format!("{:?}", config.session.unwrap().keys[0].expose());
+    let key = key.trim_matches(['[', ']']);
+    assert!(
+        !shown.contains("hunter2") && !shown.contains(key),
+        "{shown}"
+    );
 }
 
 /// A piece of a good file, cut, doubled or changed.

@@ -209,10 +209,24 @@ fn one_fault_is_enough() {
     wrong("[providers.a]\nkind = \"jwt\"\nalgorithms = [\"none\"]");
     wrong("[providers.a]\nkind = \"better-auth\"");
     wrong("[providers.a]\nurl = \"https://xyz.supabase.co\"");
-    wrong("[session]\nmode = \"sealed\"");
-    wrong("[session]\nmode = \"shared\"\nkeys = [\"k\"]");
+    fine("[session]\nmode = \"sealed\"\nkeys = [\"k\"]");
+    fine("[session]\nmode = \"${MODE}\"\nkeys = \"${KEYS}\"");
+    wrong("[session]\nmode = \"seald\"");
+    wrong("[session]\nmode = \"sealed\"\nkeys = \"k\"");
     fine("[session]\nmode = \"shared\"\nendpoints = \"off\"");
-    wrong("[session]\nmode = \"shared\"\nendpoints = \"/.auth\"");
+    fine("[session]\nmode = \"shared\"\nendpoints = \"/.auth\"");
+    wrong("[session]\nmode = \"shared\"\nendpoints = \"/.auth/\"");
+    wrong("[session]\nmode = \"shared\"\nendpoints = false");
+    wrong("[session]\nmode = \"shared\"\nafter_login = \"//a\"");
+    fine("[session]\nmode = \"shared\"\ncookie = { name = \"a\", http_only = true }");
+    fine("[session]\nmode = \"shared\"\nprovider_budget = { otp = \"1/s\" }");
+    wrong("[session]\nmode = \"shared\"\nprovider_budget = { login = \"off\" }");
+    fine("[redis]\nurl = \"unix:/run/redis.sock\"");
+    fine("[redis]\nurl = \"redis://:${PASSWORD}@127.0.0.1\"");
+    wrong("[redis]\nurl = \"http://127.0.0.1\"");
+    wrong("[redis]\ntimeout = \"1s\"");
+    fine("[[routes]]\npath = \"/a\"\nendpoint = \"session\"");
+    wrong("[[routes]]\npath = \"/a\"\nendpoint = \"login\"");
     fine("[[listeners]]\naddress = \"[::]:8443\"\ntls = [{ cert = \"c\", key = \"k\" }]");
     wrong("[[listeners]]\naddress = \"[::]:8443\"\ntls = { cert = \"c\", key = \"k\" }");
     wrong("[[listeners]]\naddress = \"[::]:8443\"\nproxy_protocol = true");
@@ -490,7 +504,10 @@ const VALUES: &str = r##"[
     "auto", "json", "info", "debug", "shared", "sealed", "supabase", "jwt", "better-auth", "deny", "allow", "draft",
     "requests", "failures", "named", "protected", "all", "login", "any", "public", "private", "optional", "required",
     "bearer", "session", "nobody", "aal2", "401", "append", "single", "round_robin", "hash:ip", "memory", "redis",
-    "http1", "h2", "/", "/a", "/a/", "/a/*", "/{id}", "//a", "a/b", "/a b", "/caf\u00e9", "/v2/{*}", "?a",
+    "http1", "h2", "stored", "strict", "1d", "401d", "/.auth", "/.auth/", "/a/./b", "/a~b/c", "redis://127.0.0.1:6379", "rediss://u:p%40@a.example.com/1", "redis://",
+    "REDIS://127.0.0.1", "redis+unix:///run/a.sock?db=1", "redis://u@a", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "x"],
+    {"name": "a"}, {"name": "a b"}, {"same_site": "none"}, {"login": "60/5m"}, {"otp": "off"}, {"domain": "a.example.com", "http_only": false},
+    "/", "/a", "/a/", "/a/*", "/{id}", "//a", "a/b", "/a b", "/caf\u00e9", "/v2/{*}", "?a",
     "127.0.0.1:8080", "[::1]:8080", "[fe80::1%1]:80", "localhost:80", "unix:/run/a.sock", "unix:a", "10.0.0.0/8", "::1", "2001:db8::/32", "::ffff:1.2.3.4",
     "https://a.example.com", "HTTP://A.example.com:443/", "http://127.0.0.1:8000/base", "https:a.example.com", "ftp://a",
     "app.example.com", "*.example.com", "{tenant}.example.com", "[::1]", "a.example.com:443", "*",

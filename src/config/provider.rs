@@ -57,6 +57,10 @@ pub struct Provider {
 
 /// What differs between the kinds.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each provider, in a Config that is never moved about"
+)]
 pub enum ProviderKind {
     /// Supabase Auth.
     Supabase {

@@ -112,7 +112,7 @@ pub(super) fn secret_key(
         let message = "`secret_key` holds characters that no key has";
         reader.error("bad-value", &kept.place, message, "");
     } else if publishable.is_none() {
-        let hint = "without `publishable_key` the project is never called";
+        let hint = "without `publishable_key` sessions are neither begun nor renewed here";
         let message = "`secret_key` does nothing here";
         reader.warn("no-effect", &kept.place, message, hint);
     }

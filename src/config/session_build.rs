@@ -140,7 +140,7 @@ impl SessionKeys {
                 "`mode = \"{mode}\"` needs a provider that logs people in, and `{}` does not",
                 provider.name
             );
-            let hint = "of kind \"supabase\"; tokens of other issuers are read with \"shared\"";
+            let hint = "one of kind \"supabase\"; tokens of other issuers are read with \"shared\"";
             reader.error("contradiction", place, message, hint);
             return;
         };
