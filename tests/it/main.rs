@@ -28,6 +28,7 @@ mod provider;
 mod records;
 mod refresh_storm;
 mod renewal;
+mod sealed;
 mod session;
 mod storm;
 mod streaming;

@@ -1,7 +1,7 @@
 //! Sessions whose token gets old go on: the provider is asked once, the upstream gets the new token, the browser the new
 //! cookies, and nobody is logged out who need not be.
 
-use crate::support::{Answer, House, Identity, NOW, Upstream, cookie, eventually};
+use crate::support::{Answer, House, Identity, NOW, Upstream, cookie, eventually, taken};
 use http::StatusCode;
 use std::time::Duration;
 use tollhouse::base::clock::Clock;
@@ -62,25 +62,6 @@ impl Scene {
         let value = last.header("authorization").expect("a token");
         value.strip_prefix("Bearer ").unwrap().to_owned()
     }
-}
-
-/// The Cookie field of a browser that has taken these Set-Cookie fields.
-fn taken(before: &str, answer: &Answer) -> String {
-    let mut jar: Vec<(String, String)> = before
-        .split("; ")
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    for line in answer.all("set-cookie") {
-        let (name, rest) = line.split_once('=').unwrap();
-        let (value, attributes) = rest.split_once(';').unwrap();
-        jar.retain(|(known, _)| known != name);
-        if !attributes.contains("Max-Age=0") {
-            jar.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    let pairs: Vec<String> = jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
-    pairs.join("; ")
 }
 
 #[test]
@@ -444,4 +425,47 @@ fn a_provider_that_is_slow_is_waited_for_once_while_the_token_serves() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[test]
+fn a_session_outlives_the_key_that_signed_its_token_and_made_up_ones_gain_nothing() {
+    let scene = scene();
+    let mut jar = scene.identity.cookie("ada@example.com");
+    assert_eq!(scene.get("/a", &jar).status, 200);
+    scene.identity.provider.rotate_keys().unwrap();
+    scene.identity.provider.revoke_previous_keys();
+    // A token of the new key is why the keys are fetched, and so the old one is gone.
+    scene.pass(11 * 60);
+    assert_eq!(
+        scene
+            .get("/a", &scene.identity.cookie("grace@example.com"))
+            .status,
+        200
+    );
+    eventually(|| {
+        let answer = scene.get("/a", &jar);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        jar = taken(&jar, &answer);
+        scene.refreshes() == 1
+    });
+    assert_eq!(scene.get("/a", &jar).status, 200);
+
+    // Tokens signed by nobody, with refresh tokens that nobody gave: the address runs out of attempts long before the
+    // provider is bothered by them.
+    let before = scene.refreshes();
+    let answers: Vec<String> = (0..200)
+        .map(|number| {
+            let token = scene.identity.provider.sign_with(
+                &serde_json::json!({ "alg": "ES256", "kid": "gone", "typ": "JWT" }),
+                &serde_json::json!({ "sub": format!("user-{number}"), "exp": NOW + 2 * LIFE }),
+            );
+            let session = serde_json::json!({
+                "access_token": token.unwrap(), "refresh_token": format!("made-up-{number}"), "expires_at": NOW + 2 * LIFE,
+            });
+            scene.get("/a", &cookie(&session.to_string())).code()
+        })
+        .collect();
+    assert!(scene.refreshes() - before <= 10, "{}", scene.refreshes());
+    assert_eq!(answers.last().unwrap(), "rate_limited");
+    assert_eq!(scene.get("/a", &jar).status, 200, "others go on");
 }

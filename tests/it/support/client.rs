@@ -223,3 +223,22 @@ impl<S: Read + Write> Client<S> {
         io::copy(&mut part, &mut io::sink()).unwrap();
     }
 }
+
+/// The Cookie field of a browser that has taken these Set-Cookie fields.
+pub fn taken(before: &str, answer: &Answer) -> String {
+    let mut jar: Vec<(String, String)> = before
+        .split("; ")
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    for line in answer.all("set-cookie") {
+        let (name, rest) = line.split_once('=').unwrap();
+        let (value, attributes) = rest.split_once(';').unwrap();
+        jar.retain(|(known, _)| known != name);
+        if !attributes.contains("Max-Age=0") {
+            jar.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    let pairs: Vec<String> = jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    pairs.join("; ")
+}

@@ -11,7 +11,7 @@ mod upstream;
 pub mod upstream2;
 pub mod websocket;
 
-pub use client::{Answer, Client, dial, send};
+pub use client::{Answer, Client, dial, send, taken};
 pub use provider::{Identity, cookie};
 pub use upstream::{Closed, Received, Reply, Upstream, Wire, scripted};
 
