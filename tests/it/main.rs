@@ -37,3 +37,4 @@ mod tls;
 mod tokens;
 mod upstreams;
 mod websocket;
+mod whoami;
