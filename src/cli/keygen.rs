@@ -61,10 +61,9 @@ type Fill = fn(&mut [u8]) -> Result<(), Unspecified>;
 /// 256 bits in base64url without padding (RFC 4648 §5), as `session.keys` takes them.
 fn sealing_key(fill: Fill) -> Result<Made, Unspecified> {
     let key = random(fill, KEY_BYTES)?;
-    let later = not_yet(config::is_later("session", "keys"));
-    let hint = format!(
-        "\nKeep it in a variable, TOLLHOUSE_SESSION_KEY, and name that in the file{later}:\n\n  \
-         [session]\n  keys = [\"${{TOLLHOUSE_SESSION_KEY}}\"]\n\n\
+    let hint = String::from(
+        "\nKeep it in a variable, TOLLHOUSE_SESSION_KEY, and name that in the file:\n\n  \
+         [session]\n  keys = [\"${TOLLHOUSE_SESSION_KEY}\"]\n\n\
          To change it, put a new key before the old one: the first seals, every one opens. Take the old one out when\n\
          the cookies that it sealed are over.\n"
     );

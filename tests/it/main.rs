@@ -38,3 +38,4 @@ mod tls;
 mod tokens;
 mod upstreams;
 mod websocket;
+mod whoami;
