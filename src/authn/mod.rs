@@ -1,5 +1,6 @@
 //! Which credential of a request counts, and its proof. The only room that makes a [`Caller`].
 
+mod adopt;
 mod memory;
 mod open;
 mod prove;

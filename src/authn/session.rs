@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a token is known by that came with a renewal and not yet in a cookie: no cookie's key begins like this.
-const OF_A_RENEWAL: &[u8] = b"\xffrenewed:";
+pub(super) const OF_A_RENEWAL: &[u8] = b"\xffrenewed:";
 
 /// What a request brings besides its session.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Before {
     /// What it proved, if its token still serves.
     pub(super) serving: Option<Arc<Verified>>,
     /// What its token says. Only to be compared with what another one proves.
-    claims: Option<Value>,
+    pub(super) claims: Option<Value>,
     /// Whether a signature that held, or our own seal, stands behind that.
     vouched: bool,
 }
@@ -89,7 +89,7 @@ impl Prover<'_> {
     }
 
     /// Leeway is for clocks that differ; a session's token is never forwarded past its `exp`.
-    fn serves(&self, verified: &Verified) -> bool {
+    pub(super) fn serves(&self, verified: &Verified) -> bool {
         verified.identity.expires_at > self.clock.unix()
     }
 
@@ -257,7 +257,7 @@ impl Prover<'_> {
         Ok(serving)
     }
 
-    async fn renew(
+    pub(super) async fn renew(
         &self,
         renewal: &Renewal,
         brought: &Brought,
@@ -283,7 +283,7 @@ impl Prover<'_> {
     }
 
     /// Nothing serves, and nothing came of the renewal.
-    fn not_renewed(
+    pub(super) fn not_renewed(
         &self,
         session: &Session,
         why: NotRenewed,
@@ -317,7 +317,7 @@ impl Prover<'_> {
 
     /// The renewed session is verified like any token, and must be the one that was renewed. Nobody sent it but the provider:
     /// what is wrong with it is neither the user's fault nor the end of the session.
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         session: &Session,
         before: Option<&Value>,
@@ -367,64 +367,8 @@ impl Prover<'_> {
         Ok(verified)
     }
 
-    /// A session of the provider's own library that becomes ours, if that is wanted and the request has one.
-    async fn adopt(
-        &self,
-        session: &Session,
-        from: Request<'_>,
-        told: &mut Told,
-    ) -> Result<Option<Arc<Verified>>, Reject> {
-        let Some(adopt) = session.adopt() else {
-            return Ok(None);
-        };
-        let brought = match adopt.read(from.headers) {
-            Ok(Some(brought)) => brought,
-            Ok(None) => return Ok(None),
-            Err(why) => {
-                self.count(session, AuthOutcome::Invalid);
-                return Err(missing().because(format!("the session cookie cannot be read: {why}")));
-            }
-        };
-        let asked = Asked::of(session, &brought.access_token, u64::MAX);
-        let raw = [OF_A_RENEWAL, asked.token].concat();
-        let proven = self
-            .verified(slot(session), asked, &raw, from.headers, from.client)
-            .await;
-        let before = self.before(session, &brought, proven, from, told)?;
-        let serving = before.serving.clone();
-        let now = self.clock.unix();
-        let Some(refresh_token) = &brought.refresh_token else {
-            let none = || self.gone(session, from.headers, told, "it has no refresh token");
-            return serving.map(Some).ok_or_else(none);
-        };
-        if !adopt.may(refresh_token, now) {
-            let why = "it was taken over before";
-            return Err(self.gone(session, from.headers, told, why));
-        }
-        let outcome = match session.renewal() {
-            Some(renewal) => self.renew(renewal, &brought, &before, from).await,
-            None => Err(NotRenewed::Cannot),
-        };
-        let serving = serving.filter(|serving| self.serves(serving));
-        match (outcome, serving) {
-            (Ok(grant), _) => {
-                let claims = before.claims.as_ref();
-                let look_again = session.look_again_new();
-                let verified = self.accept(session, claims, &grant, look_again).await?;
-                *told = session
-                    .open(from.headers, &grant)
-                    .map_err(|why| unusable(&why.to_string()))?;
-                adopt.done(refresh_token, now);
-                Ok(Some(verified))
-            }
-            // Later, then; its token serves until then.
-            (Err(_), Some(serving)) => Ok(Some(serving)),
-            (Err(why), None) => Err(self.not_renewed(session, why, from, told)),
-        }
-    }
-
     /// A session that is over for good: its cookies go.
-    fn gone(
+    pub(super) fn gone(
         &self,
         session: &Session,
         headers: &HeaderMap,
@@ -441,7 +385,7 @@ impl Prover<'_> {
         expired().because(why)
     }
 
-    fn count(&self, session: &Session, outcome: AuthOutcome) {
+    pub(super) fn count(&self, session: &Session, outcome: AuthOutcome) {
         let (provider, kind) = (Some(session.provider), Credential::Session);
         self.metrics.auth(self.worker, provider, kind, outcome);
     }

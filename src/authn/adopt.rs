@@ -1,0 +1,67 @@
+//! A session of the provider's own library becomes ours (contract, section 5, "Adopt").
+
+use super::prove::{Asked, Prover, missing};
+use super::session::{OF_A_RENEWAL, Request, slot, unusable};
+use crate::exchange::{Reject, Verified};
+use crate::session::renewal::NotRenewed;
+use crate::session::{Session, Told};
+use crate::telemetry::metrics::AuthOutcome;
+use std::sync::Arc;
+
+impl Prover<'_> {
+    /// A session of the provider's own library that becomes ours, if that is wanted and the request has one.
+    pub(super) async fn adopt(
+        &self,
+        session: &Session,
+        from: Request<'_>,
+        told: &mut Told,
+    ) -> Result<Option<Arc<Verified>>, Reject> {
+        let Some(adopt) = session.adopt() else {
+            return Ok(None);
+        };
+        let brought = match adopt.read(from.headers) {
+            Ok(Some(brought)) => brought,
+            Ok(None) => return Ok(None),
+            Err(why) => {
+                self.count(session, AuthOutcome::Invalid);
+                return Err(missing().because(format!("the session cookie cannot be read: {why}")));
+            }
+        };
+        let asked = Asked::of(session, &brought.access_token, u64::MAX);
+        let raw = [OF_A_RENEWAL, asked.token].concat();
+        let proven = self
+            .verified(slot(session), asked, &raw, from.headers, from.client)
+            .await;
+        let before = self.before(session, &brought, proven, from, told)?;
+        let serving = before.serving.clone();
+        let now = self.clock.unix();
+        let Some(refresh_token) = &brought.refresh_token else {
+            let none = || self.gone(session, from.headers, told, "it has no refresh token");
+            return serving.map(Some).ok_or_else(none);
+        };
+        if !adopt.may(refresh_token, now) {
+            let why = "it was taken over before";
+            return Err(self.gone(session, from.headers, told, why));
+        }
+        let outcome = match session.renewal() {
+            Some(renewal) => self.renew(renewal, &brought, &before, from).await,
+            None => Err(NotRenewed::Cannot),
+        };
+        let serving = serving.filter(|serving| self.serves(serving));
+        match (outcome, serving) {
+            (Ok(grant), _) => {
+                let claims = before.claims.as_ref();
+                let look_again = session.look_again_new();
+                let verified = self.accept(session, claims, &grant, look_again).await?;
+                *told = session
+                    .open(from.headers, &grant)
+                    .map_err(|why| unusable(&why.to_string()))?;
+                adopt.done(refresh_token, now);
+                Ok(Some(verified))
+            }
+            // Later, then; its token serves until then.
+            (Err(_), Some(serving)) => Ok(Some(serving)),
+            (Err(why), None) => Err(self.not_renewed(session, why, from, told)),
+        }
+    }
+}
