@@ -2,7 +2,8 @@
 
 use super::{File, Outcome, fail, load, run};
 use crate::config::Config;
-use crate::config::route::{Auth, EndpointWord, Route, Target};
+use crate::config::endpoint::Endpoint;
+use crate::config::route::{Auth, Route, Target};
 use crate::config::value::HostPattern;
 use crate::route::table::{Listed, Table};
 use std::io::{self, Write};
@@ -90,7 +91,8 @@ fn row(config: &Config, route: &Route, listed: &Listed) -> [String; 5] {
             .map_or_else(String::new, |u| u.name.to_string()),
         Target::Redirect { to, status } => format!("{} → {to}", status.as_u16()),
         Target::Respond { status, .. } => status.as_u16().to_string(),
-        Target::Endpoint(EndpointWord::Session) => "(who the caller is)".to_owned(),
+        Target::Endpoint(Endpoint::Session) => "(who the caller is)".to_owned(),
+        Target::Endpoint(_) => "(session endpoint)".to_owned(),
     };
     let host = match &listed.host {
         None => String::new(),

@@ -9,6 +9,7 @@ mod decode;
 mod decode_bounded;
 mod decode_nested;
 pub mod diagnostic;
+pub mod endpoint;
 pub mod interpolate;
 mod later;
 pub mod listener;
@@ -167,6 +168,10 @@ pub fn load(
                 .map(|one| one.to_string().into())
                 .collect();
             config.problems = problems;
+            if let Some(session) = &config.session {
+                let ours = endpoint::routes(session, &config.providers);
+                config.routes.extend(ours);
+            }
             config.files = reader.files.borrow().clone();
             Ok(config)
         }

@@ -1,5 +1,6 @@
 //! `[[routes]]`.
 
+use super::endpoint::Endpoint;
 use super::rate_limit::Cors;
 use super::server::SecurityHeaders;
 use super::value::{ClaimPath, HostPattern, PathPattern};
@@ -70,6 +71,53 @@ pub struct Route {
     pub allow_in_path: AllowInPath,
 }
 
+impl Route {
+    /// A route that no file has: an endpoint of ours at its own address. Everything else is as by default.
+    pub(super) fn of_ours(endpoint: Endpoint, path: PathPattern) -> Self {
+        let method = endpoint.method();
+        let auth = match endpoint.needs_caller() {
+            true => Auth::Required,
+            false => Auth::Public,
+        };
+        Self {
+            // Two endpoints may have one path, and each has a name of its own.
+            name: format!("{method} {}", path.text).into(),
+            paths: vec![path],
+            hosts: Vec::new(),
+            methods: Some(vec![method]),
+            target: Target::Endpoint(endpoint),
+            path_change: PathChange::Keep,
+            auth,
+            forward_credentials: false,
+            credentials: [Credential::Session, Credential::Bearer, Credential::ApiKey]
+                .map(|credential| Accept {
+                    credential,
+                    source: None,
+                })
+                .into(),
+            several_credentials: Several::All,
+            require: Require::default(),
+            forward_session: ForwardSession::None,
+            on_unauthenticated: OnUnauthenticated::Status401,
+            rate_limits: RouteLimits::Add(Vec::new()),
+            client_ips: Vec::new(),
+            max_body: None,
+            timeout: None,
+            idle_timeout: None,
+            retries: None,
+            cors: RouteCors::Inherit,
+            security_headers: None,
+            forward_cookies: ForwardCookies::All,
+            request_headers: HeaderChange::default(),
+            response_headers: HeaderChange::default(),
+            cache_public: false,
+            websocket: false,
+            end_streams_with_session: true,
+            allow_in_path: AllowInPath::default(),
+        }
+    }
+}
+
 /// Who answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
@@ -92,14 +140,7 @@ pub enum Target {
         content_type: HeaderValue,
     },
     /// An endpoint of ours, at a path of the operator's.
-    Endpoint(EndpointWord),
-}
-
-/// `endpoint`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointWord {
-    /// Who the caller is. Only with `[session]`, never public, for GET and HEAD alone.
-    Session,
+    Endpoint(Endpoint),
 }
 
 /// How the path changes.

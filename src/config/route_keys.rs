@@ -8,7 +8,8 @@ use super::diagnostic::WARNINGS;
 use super::parse;
 use super::rate_limit::Cors;
 use super::read::Entries;
-use super::route::{Auth, EndpointWord, ForwardSession, OnUnauthenticated, RewritePart, Several};
+use super::endpoint::Endpoint;
+use super::route::{Auth, ForwardSession, OnUnauthenticated, RewritePart, Several};
 use super::schema;
 use super::schema_text as like;
 use super::table::table;
@@ -37,7 +38,7 @@ table! {
         /// Instead of an upstream: answer with this.
         pub(super) respond: Option<(RespondKeys, Entries)> = optional({ status = 200, body = "ok" }), nested::<RespondKeys>();
         /// Instead of an upstream: session, which tells who the caller is, as the session endpoint of that name does.
-        pub(super) endpoint: Option<EndpointWord> = optional("session"), choice(&[("session", EndpointWord::Session)]);
+        pub(super) endpoint: Option<Endpoint> = optional("session"), choice(&[("session", Endpoint::Session)]);
         /// Cut a prefix off the path: true (the pattern's own), or the prefix.
         pub(super) strip_prefix: Either<At<String>> = default(false), flag_or(at(word()));
         /// Another path for the upstream, with captures: /v2/users/{id}, /v2/{*}.

@@ -6,7 +6,7 @@ mod session;
 use crate::authn::Accepts;
 use crate::authz::Policy;
 use crate::base::clock::Clock;
-use crate::config::route::{Auth, EndpointWord, RouteCors, Target as Wanted};
+use crate::config::route::{Auth, RouteCors, Target as Wanted};
 use crate::config::server::RateLimitHeaders;
 use crate::config::upstream::HostHeader;
 use crate::config::value::{Endpoint, HostPattern};
@@ -271,7 +271,7 @@ fn plan(
             &route.rate_limits,
             Place {
                 protected: route.auth != Auth::Public,
-                login: false,
+                login: matches!(route.target, Wanted::Endpoint(e) if e.tries_secrets()),
             },
         ),
         cors: cors.map(|cors| cors::Rule::compile(cors, trusted_origins)),
@@ -307,7 +307,7 @@ fn target(
     route: &route::Route,
 ) -> Result<Target, CompileError> {
     Ok(match &route.target {
-        Wanted::Endpoint(EndpointWord::Session) => Target::Session,
+        Wanted::Endpoint(endpoint) => Target::Endpoint(*endpoint),
         Wanted::Redirect { to, status } => Target::Redirect {
             to: HeaderValue::from_str(to)
                 .map_err(|_| CompileError::Redirect(route.name.clone()))?,
