@@ -19,6 +19,7 @@ pub mod provider;
 pub mod session;
 pub mod authn;
 pub mod csrf;
+pub mod endpoints;
 pub mod route;
 pub mod snapshot;
 pub mod gateway;

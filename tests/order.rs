@@ -19,6 +19,10 @@ const STATUS: &[(&str, &str)] = &[
         "gateway",
         "fixed answers and redirects of the plan are not refusals",
     ),
+    (
+        "endpoints/reply.rs",
+        "a login that succeeds, a logout and a redirect are not refusals",
+    ),
     ("upstream", "judges the statuses of upstreams"),
     ("token", "judges the statuses of key servers"),
     (

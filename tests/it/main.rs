@@ -16,6 +16,7 @@ mod commands;
 mod cookies;
 mod cors;
 mod csrf;
+mod endpoints;
 mod errors;
 mod grpc;
 mod http2;

@@ -222,7 +222,8 @@ impl Supabase {
         url
     }
 
-    /// Ends sessions of the user whose access token this is. Fine when there is nothing left to end.
+    /// Ends sessions of the user whose access token this is. Fine when there is nothing left to end. Failures are for the
+    /// caller to log, who may try again.
     pub async fn logout(
         &self,
         access_token: &Secret<String>,
@@ -245,19 +246,7 @@ impl Supabase {
         match self.line.call(call).await {
             Ok(_) => Ok(()),
             Err(Failure::Refusal { code, .. }) if GONE.contains(&code.as_str()) => Ok(()),
-            Err(failure) => {
-                let error = LogoutError::from(failure);
-                match &error {
-                    LogoutError::Misconfigured { .. } => {
-                        tracing::error!(provider = %self.name, %error, "no session ended");
-                    }
-                    LogoutError::Later { .. } => {
-                        tracing::warn!(provider = %self.name, %error, "no session ended");
-                    }
-                    LogoutError::TokenRefused { .. } => {}
-                }
-                Err(error)
-            }
+            Err(failure) => Err(failure.into()),
         }
     }
 
