@@ -18,7 +18,8 @@ use std::time::Duration;
 use tollhouse::config::interpolate::Environment;
 use tollhouse::config::provider::ProviderKind;
 use tollhouse::config::rate_limit::{AppliesTo, Count, RateLimit};
-use tollhouse::config::route::{EndpointWord, Target};
+use tollhouse::config::endpoint::Endpoint;
+use tollhouse::config::route::Target;
 use tollhouse::config::session::{ProviderBudget, SameSite, Session, SessionMode};
 use tollhouse::config::value::{HostPattern, LimitBy};
 use tollhouse::config::{self, Config, Options, diagnostic::Problems, redis, reference};
@@ -443,7 +444,7 @@ fn the_who_am_i_answer_is_for_reading() {
         "{SUPABASE}[session]\nmode = \"shared\"\n[[routes]]\npath = \"/me\"\nendpoint = \"session\"\n{ROUTE}"
     );
     let routes = loaded(&text).routes;
-    assert_eq!(routes[0].target, Target::Endpoint(EndpointWord::Session));
+    assert_eq!(routes[0].target, Target::Endpoint(Endpoint::Session));
     assert_eq!(routes[0].methods.as_deref(), Some(&[Method::GET][..]));
     assert_eq!(
         (&routes[1].methods, routes[1].end_streams_with_session),

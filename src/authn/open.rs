@@ -21,6 +21,8 @@ pub struct Ended {
     pub refresh_token: Option<Secret<String>>,
     /// Until when its token is good, in Unix seconds.
     pub expires_at: u64,
+    /// `sub` of its token.
+    pub user: Box<str>,
 }
 
 impl Prover<'_> {
@@ -104,7 +106,13 @@ impl Prover<'_> {
             let until = expires_at.max(self.clock.unix().saturating_add(life));
             self.tokens.end_session(session.provider, id, until);
         }
+        let user = claims
+            .get("sub")
+            .and_then(|sub| sub.as_str())
+            .unwrap_or_default()
+            .into();
         Some(Ended {
+            user,
             access_token,
             refresh_token,
             expires_at,

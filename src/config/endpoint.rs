@@ -86,10 +86,7 @@ impl Endpoint {
 
     /// Whether it reads a body. All others leave it alone.
     pub fn reads_body(self) -> bool {
-        matches!(
-            self,
-            Self::Login | Self::Signup | Self::Otp | Self::Verify
-        )
+        matches!(self, Self::Login | Self::Signup | Self::Otp | Self::Verify)
     }
 
     /// Whether only a caller gets an answer: the line proves one first.

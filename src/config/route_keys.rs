@@ -5,10 +5,10 @@ use super::decode::{
     one_or_list, parsed, span, text, word,
 };
 use super::diagnostic::WARNINGS;
+use super::endpoint::Endpoint;
 use super::parse;
 use super::rate_limit::Cors;
 use super::read::Entries;
-use super::endpoint::Endpoint;
 use super::route::{Auth, ForwardSession, OnUnauthenticated, RewritePart, Several};
 use super::schema;
 use super::schema_text as like;

@@ -3,12 +3,13 @@
 use super::elsewhere::Home;
 use super::return_to::{Here, Location, Places};
 use super::revoke::Revocations;
-use super::{Asked, Endpoint, Sessions, query, refusal, reply, view};
+use super::{Asked, Endpoint, Sessions, query, refusal, reply};
 use crate::base::body::Body;
 use crate::base::clock::Clock;
 use crate::config::value::Origin;
 use crate::exchange::{Code, Reject};
 use crate::provider::supabase::{Scope, Supabase};
+use crate::session::view::view;
 use http::{HeaderValue, Method, Response};
 use std::sync::Arc;
 
@@ -84,12 +85,12 @@ impl Endpoints {
             Endpoint::Start => self.start(asked, sessions),
             Endpoint::Callback => Box::pin(self.callback(asked, sessions)).await,
             Endpoint::Session => match asked.caller {
-                Some(identity) => Ok(reply::json(&view::of(identity))),
+                Some(identity) => Ok(reply::json(&view(identity))),
                 None => Err(Reject::new(Code::MissingCredentials, "Sign in first.")),
             },
             Endpoint::Refresh => {
                 let verified = Box::pin(sessions.renew(asked)).await?;
-                Ok(reply::json(&view::of(&verified.identity)))
+                Ok(reply::json(&view(&verified.identity)))
             }
             Endpoint::Logout => Box::pin(self.logout(asked, sessions)).await,
         }

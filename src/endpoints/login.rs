@@ -3,11 +3,12 @@
 
 use super::answer::Endpoints;
 use super::body::{self, Given};
-use super::{Asked, Sessions, refusal, reply, view};
+use super::{Asked, Sessions, refusal, reply};
 use crate::base::body::Body;
 use crate::exchange::Reject;
 use crate::provider::supabase::{Credentials, Opened, Request};
 use crate::provider::{Grant, LoginError};
+use crate::session::view::view;
 use http::Response;
 use serde_json::json;
 
@@ -134,7 +135,7 @@ impl Endpoints {
         let verified = sessions.open(grant, asked).await?;
         Ok(match self.onwards(given, asked) {
             Some(answer) => answer,
-            None => reply::json(&view::of(&verified.identity)),
+            None => reply::json(&view(&verified.identity)),
         })
     }
 

@@ -13,13 +13,12 @@ mod refusal;
 mod reply;
 pub mod return_to;
 mod revoke;
-mod view;
 
 pub use answer::{Endpoints, Setup};
 pub use attempt::is_attempt;
+pub use crate::config::endpoint::Endpoint;
 pub use revoke::{Pace, Revocable, Revocations};
 
-use crate::config::provider::ProviderKind;
 use crate::exchange::{Identity, Reject, Verified};
 use crate::headers::host::Host;
 use crate::provider::supabase::Scope;
@@ -28,108 +27,6 @@ use http::{HeaderMap, HeaderValue, Method};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-
-/// One address below `session.endpoints`, with its method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// An address and a password for a session.
-    Login,
-    /// A new user.
-    Signup,
-    /// Sends a one-time code or link.
-    Otp,
-    /// What was sent, for a session.
-    Verify,
-    /// The page behind a link in a message, whose button goes to `Verify`.
-    Confirm,
-    /// To a login elsewhere (PKCE).
-    Start,
-    /// Back from there.
-    Callback,
-    /// Who am I.
-    Session,
-    /// Renews the session now.
-    Refresh,
-    /// Ends it.
-    Logout,
-}
-
-impl Endpoint {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Login,
-        Self::Signup,
-        Self::Otp,
-        Self::Verify,
-        Self::Confirm,
-        Self::Start,
-        Self::Callback,
-        Self::Session,
-        Self::Refresh,
-        Self::Logout,
-    ];
-
-    /// Its path below `session.endpoints`. `Login` and `Start` share one.
-    pub fn tail(self) -> &'static str {
-        match self {
-            Self::Login | Self::Start => "/login",
-            Self::Signup => "/signup",
-            Self::Otp => "/otp",
-            Self::Verify => "/verify",
-            Self::Confirm => "/confirm",
-            Self::Callback => "/callback",
-            Self::Session => "/session",
-            Self::Refresh => "/refresh",
-            Self::Logout => "/logout",
-        }
-    }
-
-    /// `GET` or `POST`. Every `POST` goes through the CSRF check, also without a cookie: a page that is not ours must not
-    /// be able to log its visitors in or out.
-    pub fn method(self) -> Method {
-        match self {
-            Self::Confirm | Self::Start | Self::Callback | Self::Session => Method::GET,
-            Self::Login
-            | Self::Signup
-            | Self::Otp
-            | Self::Verify
-            | Self::Refresh
-            | Self::Logout => Method::POST,
-        }
-    }
-
-    /// Whether the limits for logins count it: a secret is tried, or the provider is asked, for somebody who has proven
-    /// nothing. `Callback`, too: codes can be made up, and each asks the provider.
-    pub fn tries_secrets(self) -> bool {
-        !matches!(self, Self::Session | Self::Refresh | Self::Logout)
-    }
-
-    /// Whether it reads a body, of at most [`body::BYTES_MAX`]. All others leave it alone.
-    pub fn reads_body(self) -> bool {
-        matches!(self, Self::Login | Self::Signup | Self::Otp | Self::Verify)
-    }
-
-    /// Whether only a session gets an answer: the line proves the caller first.
-    pub fn needs_caller(self) -> bool {
-        self == Self::Session
-    }
-
-    /// Whether a provider of this kind can serve it. `clears`: the session's cookies are ours to take away, which those of
-    /// a bare token that somebody else has set are not.
-    ///
-    /// A Supabase project without its key can be asked for nothing, but whoever wants to log out must not be kept in.
-    pub fn exists(self, kind: &ProviderKind, clears: bool) -> bool {
-        match kind {
-            ProviderKind::Supabase {
-                publishable_key: Some(_),
-                ..
-            } => true,
-            ProviderKind::Supabase { .. } | ProviderKind::Jwt => {
-                self == Self::Session || (self == Self::Logout && clears)
-            }
-        }
-    }
-}
 
 /// A request to an endpoint, after the line has let it through.
 pub struct Asked<'a> {
@@ -194,49 +91,4 @@ pub trait Sessions: Send {
 
     /// A Set-Cookie field for the answer, whatever it will be.
     fn tell(&mut self, set_cookie: HeaderValue);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::secret::Secret;
-    use std::collections::HashSet;
-
-    #[test]
-    fn no_two_endpoints_answer_the_same_request() {
-        let places: HashSet<_> = Endpoint::ALL.map(|e| (e.method(), e.tail())).into();
-        assert_eq!(places.len(), Endpoint::ALL.len());
-    }
-
-    #[test]
-    fn only_what_the_provider_can_serve_exists() {
-        let supabase = |key: Option<&str>| ProviderKind::Supabase {
-            auth_api: "https://xyz.supabase.co/auth/v1".parse().unwrap(),
-            publishable_key: key.map(|key| Secret::new(key.to_owned())),
-            anonymous_users: false,
-            service_role: false,
-        };
-        let found = |kind: &ProviderKind, clears| {
-            let all = Endpoint::ALL.into_iter();
-            all.filter(|e| e.exists(kind, clears)).collect::<Vec<_>>()
-        };
-        let (session, logout) = (Endpoint::Session, Endpoint::Logout);
-        assert_eq!(found(&supabase(Some("k")), true), Endpoint::ALL);
-        assert_eq!(found(&supabase(None), true), [session, logout]);
-        assert_eq!(found(&ProviderKind::Jwt, false), [session]);
-        assert_eq!(found(&ProviderKind::Jwt, true), [session, logout]);
-    }
-
-    #[test]
-    fn what_reads_a_body_is_a_post_and_tries_secrets() {
-        for endpoint in Endpoint::ALL {
-            if endpoint.reads_body() {
-                assert_eq!(endpoint.method(), Method::POST);
-                assert!(endpoint.tries_secrets());
-            }
-        }
-        for endpoint in [Endpoint::Confirm, Endpoint::Start, Endpoint::Callback] {
-            assert!(endpoint.tries_secrets());
-        }
-    }
 }

@@ -4,6 +4,7 @@ use super::facts::Exchange;
 use super::tunnel::{self, Handshake};
 use crate::authn::Memory;
 use crate::config::route::{ForwardCookies, ForwardSession};
+use crate::endpoints;
 use crate::exchange::{Caller, Code, Credential, Peer, Reject};
 use crate::headers::cookies::{self, Rewritten};
 use crate::headers::strip::{self, Keep};
@@ -126,6 +127,9 @@ fn cookies_upstream(
     let keep = |name: &[u8]| {
         if own(name) {
             return session_passes;
+        }
+        if endpoints::is_attempt(name) {
+            return false;
         }
         if verifier(name) {
             return true;

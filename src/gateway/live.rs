@@ -62,29 +62,37 @@ impl World for Live<'_> {
         {
             return Ok(Caller::nobody());
         }
-        let snapshot = &self.local.snapshot;
-        let prover = Prover {
-            tokens: &snapshot.tokens,
-            cache: &snapshot.verified,
-            memory: &self.connection.memory,
-            session: snapshot.session.as_ref(),
-            identity_headers: &snapshot.identity_headers,
-            limits: &snapshot.limits,
-            failures: &route.limits.failures,
-            peer_trusted: self.connection.peer.trusted,
-            providers: snapshot.config.providers.len(),
-            clock: &snapshot.clock,
-            metrics: &snapshot.metrics,
-            worker: self.local.worker,
-            log_success: snapshot.config.log.auth,
-        };
         let Exchange { client, told, .. } = ex;
-        prover
+        prover(self.local, self.connection, route)
             .prove(&route.accepts, candidate, &head.headers, client, told)
             .await
     }
 
     fn memory(&self) -> Option<&Memory> {
         Some(&self.connection.memory)
+    }
+}
+
+/// Proves what a request to this route brings.
+pub(super) fn prover<'a>(
+    local: &'a Local,
+    connection: &'a Connection,
+    route: &'a Route,
+) -> Prover<'a> {
+    let snapshot = &local.snapshot;
+    Prover {
+        tokens: &snapshot.tokens,
+        cache: &snapshot.verified,
+        memory: &connection.memory,
+        session: snapshot.session.as_ref(),
+        identity_headers: &snapshot.identity_headers,
+        limits: &snapshot.limits,
+        failures: &route.limits.failures,
+        peer_trusted: connection.peer.trusted,
+        providers: snapshot.config.providers.len(),
+        clock: &snapshot.clock,
+        metrics: &snapshot.metrics,
+        worker: local.worker,
+        log_success: snapshot.config.log.auth,
     }
 }

@@ -13,7 +13,7 @@ mod record;
 pub mod rehearse;
 mod tunnel;
 mod upload;
-mod whoami;
+mod visit;
 
 use crate::authn::{self, Memory};
 use crate::base::body::Body;
@@ -157,7 +157,7 @@ impl Gateway {
             let line = async {
                 joined?;
                 let plan = decide(snapshot, ex, &mut head, &connection.peer, &world).await?;
-                perform::perform(&self, &local, plan, ex, head, body).await
+                perform::perform(&self, (&local, &connection), plan, ex, head, body).await
             };
             // A panic ends its request, and nothing else.
             let result = AssertUnwindSafe(line).catch_unwind().await;
@@ -235,7 +235,7 @@ pub(crate) async fn decide<'s>(
         &head.headers,
         world.memory(),
     )?; // no network, no cryptography
-    if candidate.is_ambient() && csrf::applies(head) {
+    if route.csrf_always || candidate.is_ambient() && csrf::applies(head) {
         snapshot.csrf.check(head, &host, ex.secure)?; // before a refresh can be spent
     }
     let caller = world.prove(route, candidate, ex, head).await?;
@@ -249,7 +249,11 @@ pub(crate) async fn decide<'s>(
         memory: world.memory(),
     };
     let handshake = forward::prepare(snapshot, route, ex, head, &parties, capture)?;
-    Ok(Plan::Do { route, handshake })
+    Ok(Plan::Do {
+        route,
+        handshake,
+        host: asked,
+    })
 }
 
 /// A preflight is routed by the method it asks for, where the route found answers preflights; any other `OPTIONS` is a

@@ -2,7 +2,7 @@
 
 use super::facts::Exchange;
 use super::tunnel::{self, Arranged, Handshake};
-use super::{Gateway, Local, whoami};
+use super::{Connection, Gateway, Local, visit};
 use crate::base::body::Body;
 use crate::config::route::{Auth, ForwardSession};
 use crate::exchange::{Code, Reject};
@@ -31,6 +31,8 @@ pub enum Plan<'s> {
         route: &'s Route,
         /// What the connection is to become.
         handshake: Option<Handshake>,
+        /// The host that was asked for.
+        host: HeaderValue,
     },
 }
 
@@ -53,16 +55,20 @@ impl From<Response<Body>> for Performed {
 /// Does what was decided.
 pub(super) async fn perform(
     gateway: &Gateway,
-    local: &Arc<Local>,
+    (local, connection): (&Arc<Local>, &Connection),
     plan: Plan<'_>,
     ex: &mut Exchange,
     head: Parts,
     body: Body,
 ) -> Result<Performed, Reject> {
-    let (route, handshake) = match plan {
+    let (route, handshake, host) = match plan {
         Plan::Preflight(answer) => return Ok(answer.map(|()| Body::empty()).into()),
         Plan::ToHttps(to) => return Ok(to_https(to).into()),
-        Plan::Do { route, handshake } => (route, handshake),
+        Plan::Do {
+            route,
+            handshake,
+            host,
+        } => (route, handshake, host),
     };
     match &route.target {
         Target::Upstream(forward) => {
@@ -85,8 +91,14 @@ pub(super) async fn perform(
             Body::full(body.clone()),
         )
         .into()),
-        Target::Session => {
-            let mut answer = whoami::answer(ex)?;
+        Target::Endpoint(endpoint) => {
+            let place = visit::Place {
+                local,
+                connection,
+                route,
+                host: &host,
+            };
+            let mut answer = visit::answer(place, *endpoint, ex, &head, body).await?;
             let headers = answer.headers_mut();
             as_the_route_says(route, ex, headers);
             // Whatever the route says of caches: it is about one person, and over when the session is.
@@ -220,7 +232,7 @@ async fn upstream(
     Ok(Performed { answer, arranged })
 }
 
-fn too_large(limit: u64) -> Reject {
+pub(super) fn too_large(limit: u64) -> Reject {
     Reject::new(
         Code::PayloadTooLarge,
         format!("The body may have at most {limit} bytes here."),

@@ -1,7 +1,7 @@
 //! The line walked with an invented caller: `[[tests]]` and `explain` ask what would happen without sending anything.
 
 use super::facts::Exchange;
-use super::{Plan, World, decide, open, whoami};
+use super::{Plan, World, decide, open};
 use crate::authn::{self, Candidate, Memory};
 use crate::config::route::Auth;
 use crate::config::tests::{InventedCaller, PolicyTest};
@@ -118,12 +118,14 @@ async fn walk(snapshot: &Snapshot, test: &PolicyTest) -> Result<Outcome, String>
             Target::Redirect { status, .. } | Target::Respond { status, .. } => {
                 outcome.status = Some(status.as_u16())
             }
-            Target::Session if ex.user.is_some() => outcome.status = Some(200),
-            Target::Session => {
-                let reject = whoami::nobody();
-                outcome.status = Some(reject.code().status().as_u16());
-                outcome.refused = Some((reject.code(), reject.reason().to_owned()));
+            // What a provider would say nobody knows; what needs a caller answers when there is one.
+            Target::Endpoint(endpoint) if endpoint.needs_caller() => {
+                outcome.status = Some(match ex.user {
+                    Some(_) => 200,
+                    None => 401,
+                });
             }
+            Target::Endpoint(_) => {}
         },
     }
     Ok(outcome)

@@ -5,6 +5,7 @@ pub mod table;
 
 use crate::authn::Accepts;
 use crate::authz::Policy;
+use crate::config::endpoint::Endpoint;
 use crate::config::route::{
     AllowInPath, ForwardCookies, ForwardSession, HeaderChange, OnUnauthenticated,
 };
@@ -54,6 +55,8 @@ pub struct Route {
     pub cache_public: bool,
     /// Handshakes pass.
     pub websocket: bool,
+    /// The CSRF rule holds also without a cookie: what a request does here, it does to the browser that sends it.
+    pub csrf_always: bool,
     /// Where a browser without a session is sent.
     pub on_unauthenticated: OnUnauthenticated,
 }
@@ -79,8 +82,8 @@ pub enum Target {
         /// `Content-Type`.
         content_type: HeaderValue,
     },
-    /// Tells who the caller is.
-    Session,
+    /// A session endpoint.
+    Endpoint(Endpoint),
 }
 
 /// How a route forwards.

@@ -11,6 +11,7 @@ use crate::config::server::RateLimitHeaders;
 use crate::config::upstream::HostHeader;
 use crate::config::value::{Endpoint, HostPattern};
 use crate::config::{Config, route};
+use crate::endpoints::Endpoints;
 use crate::exchange::Peer;
 use crate::headers::forwarded::Trust;
 use crate::headers::inbound::{self, Limits as HeadLimits};
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub verified: Cache,
     /// The session, when there is one.
     pub session: Option<Session>,
+    /// Its endpoints, when there are any, or one of them at a path of the operator's.
+    pub endpoints: Option<Endpoints>,
     /// Its renewals, under way and just over.
     pub refreshes: Arc<Refreshes>,
     /// Budgets.
@@ -164,6 +167,7 @@ impl Snapshot {
             .map_err(|_| CompileError::Randomness)?;
         let refreshes = Arc::new(refreshes);
         let session = session::compile(&config, ground, &refreshes)?;
+        let endpoints = session::endpoints(&config, session.as_ref(), ground, &refreshes);
         let mut tls = None;
         let mut upstreams = Vec::new();
         for upstream in &config.upstreams {
@@ -201,6 +205,7 @@ impl Snapshot {
             tokens,
             verified: Cache::new(crate::token::verified::DEFAULT_BYTES),
             session,
+            endpoints,
             refreshes,
             limits,
             rate_limit_headers: config.server.rate_limit_headers,
@@ -290,6 +295,7 @@ fn plan(
         response_headers: route.response_headers.clone(),
         cache_public: route.cache_public,
         websocket: route.websocket,
+        csrf_always: matches!(route.target, Wanted::Endpoint(e) if e.method() == Method::POST),
         on_unauthenticated: route.on_unauthenticated,
     })
 }

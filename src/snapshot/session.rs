@@ -4,6 +4,7 @@ use super::{CompileError, Ground};
 use crate::config::Config;
 use crate::config::provider::{Provider, ProviderKind};
 use crate::config::session::{self as wanted, SessionMode};
+use crate::endpoints::{self, Endpoints, Pace, Revocations};
 use crate::provider::supabase::{Setup, Supabase};
 use crate::provider::{ProviderBudget, Refreshes};
 use crate::session::adopt::Adopt;
@@ -75,6 +76,33 @@ fn jar(session: &wanted::Session, provider: &Provider) -> Result<Option<Jar>, Co
         }
         SessionMode::Stored => Err(CompileError::Stored),
     }
+}
+
+/// What answers at its endpoints.
+pub(super) fn endpoints(
+    config: &Config,
+    session: Option<&Session>,
+    ground: &Ground,
+    refreshes: &Arc<Refreshes>,
+) -> Option<Endpoints> {
+    let (wanted, session) = (config.session.as_ref()?, session?);
+    let revocations = Revocations::new(
+        refreshes.clone(),
+        ground.clock.clone(),
+        ground.control.clone(),
+        Pace::default(),
+    );
+    Some(Endpoints::new(endpoints::Setup {
+        // Without endpoints of their own only the who-am-I answer can be asked for, which has no address to name.
+        base: wanted.endpoints.as_deref().unwrap_or_default(),
+        ours: &config.server.public_url,
+        trusted: &wanted.trusted_origins,
+        login_url: &wanted.login_url,
+        after_login: &wanted.after_login,
+        provider: session.renewal().map(|renewal| renewal.provider().clone()),
+        revocations: Arc::new(revocations),
+        clock: ground.clock.clone(),
+    }))
 }
 
 fn ring(session: &wanted::Session) -> Result<KeyRing, CompileError> {
