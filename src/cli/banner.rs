@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::config::listener::Listener;
 use crate::config::provider::{Provider, ProviderKind};
 use crate::config::route::Auth;
-use crate::config::session::SessionMode;
+use crate::config::session::{Session, SessionMode};
 use crate::config::value::{Endpoint, ListenAddr};
 use crate::server::Running;
 use crate::telemetry::Format;
@@ -36,7 +36,7 @@ pub(super) fn print(
         config
             .routes
             .iter()
-            .filter(|route| route.auth == auth)
+            .filter(|route| !route.ours && route.auth == auth)
             .count()
     });
     let mut out = io::stdout().lock();
@@ -121,10 +121,7 @@ fn session(config: &Config) -> String {
                 SessionMode::Stored => "in Redis, and an id in a cookie of ours",
                 _ => "in a cookie of ours",
             };
-            let (mode, endpoints) = (session.mode.as_str(), session.endpoints.as_deref());
-            let endpoints =
-                endpoints.map_or_else(String::new, |at| format!("; endpoints below {at}"));
-            format!("{mode}: {place}{endpoints}")
+            format!("{}: {place}{}", session.mode.as_str(), endpoints(session))
         }
         Some(session) => {
             let cookie = config
@@ -139,9 +136,17 @@ fn session(config: &Config) -> String {
                 }) => "; not renewed, since the provider has no `publishable_key`",
                 _ => "",
             };
-            format!("shared: the cookies {cookie} of the provider's own library{renewed}")
+            let endpoints = endpoints(session);
+            format!(
+                "shared: the cookies {cookie} of the provider's own library{renewed}{endpoints}"
+            )
         }
     }
+}
+
+fn endpoints(session: &Session) -> String {
+    let base = session.endpoints.as_deref();
+    base.map_or_else(String::new, |at| format!("; endpoints below {at}"))
 }
 
 fn address(address: &ListenAddr) -> String {

@@ -90,12 +90,13 @@ impl Check {
             }
             return Ok(Outcome::Failed);
         }
+        let routes = config.routes.iter().filter(|route| !route.ours).count();
         let mut out = io::stdout().lock();
         if self.json {
             writeln!(
                 out,
                 "{}",
-                json!({"ok": true, "routes": config.routes.len(), "tests": config.tests.len(), "warnings": config.problems.to_json()})
+                json!({"ok": true, "routes": routes, "tests": config.tests.len(), "warnings": config.problems.to_json()})
             )?;
             return Ok(Outcome::Fine);
         }
@@ -110,7 +111,7 @@ impl Check {
             out,
             "{} is right: {}, {}, {tests}",
             loaded.path.display(),
-            count(config.routes.len(), "route"),
+            count(routes, "route"),
             count(config.upstreams.len(), "upstream")
         )?;
         Ok(Outcome::Fine)

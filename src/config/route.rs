@@ -15,6 +15,8 @@ use std::time::Duration;
 pub struct Route {
     /// For logs and metrics; unique. Default: host and pattern.
     pub name: Arc<str>,
+    /// An endpoint of ours at its own address, which stands in no file.
+    pub ours: bool,
     /// At least one.
     pub paths: Vec<PathPattern>,
     /// Empty: any host.
@@ -82,6 +84,7 @@ impl Route {
         Self {
             // Two endpoints may have one path, and each has a name of its own.
             name: format!("{method} {}", path.text).into(),
+            ours: true,
             paths: vec![path],
             hosts: Vec::new(),
             methods: Some(vec![method]),

@@ -195,6 +195,7 @@ impl RouteKeys {
                 params: self.allow_in_path.contains(&Ambiguity::Params),
                 case: self.allow_in_path.contains(&Ambiguity::Case),
             },
+            ours: false,
             paths,
         };
         for lint in &self.allow_lints {

@@ -14,9 +14,9 @@ mod reply;
 pub mod return_to;
 mod revoke;
 
+pub use crate::config::endpoint::Endpoint;
 pub use answer::{Endpoints, Setup};
 pub use attempt::is_attempt;
-pub use crate::config::endpoint::Endpoint;
 pub use revoke::{Pace, Revocable, Revocations};
 
 use crate::exchange::{Identity, Reject, Verified};

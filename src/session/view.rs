@@ -1,10 +1,10 @@
 //! What a browser may know of its own session: who it is, never by what that is proven. No token, nothing of
-//! `user_metadata` and `app_metadata`.
+//! `app_metadata` but the roles.
 
 use crate::exchange::Identity;
 use serde_json::{Map, Value, json};
 
-/// `{"user": {"id", "email", "phone", "roles", "scopes", "anonymous"}, "provider", "expires_at"}`: `email` and `phone` where
+/// `{"user": {"id", "email", "phone", "roles", "user_metadata", "scopes", "anonymous"}, "provider", "expires_at"}`: `email` and `phone` where
 /// the token names one, `scopes` where there are any, `anonymous` only when it is true; `expires_at` in Unix seconds.
 pub fn view(identity: &Identity) -> Value {
     let mut user = Map::new();
@@ -14,6 +14,11 @@ pub fn view(identity: &Identity) -> Value {
         if let Some(text) = text.filter(|text| !text.is_empty()) {
             user.insert(name.to_owned(), json!(text));
         }
+    }
+    // What users say of themselves: for a page that greets them, never for a decision.
+    let metadata = identity.claims.get("user_metadata");
+    if let Some(metadata) = metadata.filter(|m| m.as_object().is_some_and(|m| !m.is_empty())) {
+        user.insert("user_metadata".to_owned(), metadata.clone());
     }
     let texts = |list: &[Box<str>]| Value::from_iter(list.iter().map(|text| &**text));
     user.insert("roles".to_owned(), texts(&identity.roles));
@@ -55,7 +60,10 @@ mod tests {
             "user_metadata": {"name": "Ada"}, "app_metadata": {"provider": "email"},
         });
         let wanted = json!({
-            "user": {"id": "u-1", "email": "ada@example.com", "roles": ["admin", "user"]},
+            "user": {
+                "id": "u-1", "email": "ada@example.com", "roles": ["admin", "user"],
+                "user_metadata": {"name": "Ada"},
+            },
             "provider": "main",
             "expires_at": 1_700_000_000,
         });

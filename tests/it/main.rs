@@ -23,6 +23,7 @@ mod http2;
 mod hygiene;
 mod keys;
 mod limits;
+mod login;
 mod paths;
 mod process;
 mod provider;

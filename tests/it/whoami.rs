@@ -37,15 +37,15 @@ fn it_tells_who_the_caller_is_and_never_a_token() {
             "id": session["user"]["id"],
             "email": "grace@example.com",
             "roles": ["admin"],
+            "user_metadata": session["user"]["user_metadata"],
         },
         "provider": "main",
-        "credential": "session",
         "expires_at": session["expires_at"],
     });
     assert_eq!(answer.json(), wanted);
     let token = identity.token("grace@example.com");
     let bearer = house.get("/me", &[("authorization", &format!("Bearer {token}"))]);
-    assert_eq!(bearer.json()["credential"], "bearer");
+    assert_eq!(bearer.json()["user"], wanted["user"]);
     for answer in [answer, bearer] {
         let text = answer.text();
         for secret in ["access_token", "refresh_token"] {

@@ -55,6 +55,7 @@ pub(super) fn route(text: &str) -> Route {
     let methods = words.next().unwrap();
     let host = words.next().unwrap();
     Route {
+        ours: false,
         name: text.into(),
         paths: words.map(path_pattern).collect(),
         hosts: if host == "-" {
