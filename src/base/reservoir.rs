@@ -4,6 +4,9 @@
 //! connection and ends it, with all its streams, when there are too many. So the task of a stream takes its body in
 //! while the request waits for authentication or for an upstream; small frames are joined. What is over the bound stays
 //! in the sender's flow-control window, as it should.
+//!
+//! A body that nobody will read any more is taken in for a while all the same, and thrown away: a stream that is reset
+//! while its client still sends may cost that client its answer, which many look for only when they have sent all.
 
 use super::body::BodyError;
 use bytes::{Bytes, BytesMut};
@@ -23,10 +26,12 @@ const SMALL: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Reservoir(Arc<Mutex<State>>);
 
-/// The end that takes in. Whoever has it polls it.
+/// The end that takes in. Whoever has it polls it; whoever drops it gives the body up.
 #[derive(Debug)]
 pub struct Inlet<B> {
     source: Option<B>,
+    /// Bytes that may still be thrown away.
+    waste: usize,
     state: Arc<Mutex<State>>,
 }
 
@@ -47,8 +52,8 @@ struct State {
     abandoned: bool,
 }
 
-/// Puts a reservoir between a body and its reader.
-pub fn reservoir<B: HttpBody<Data = Bytes>>(source: B) -> (Inlet<B>, Reservoir) {
+/// Puts a reservoir between a body and its reader. Once the reader has gone, `waste` bytes more are taken in.
+pub fn reservoir<B: HttpBody<Data = Bytes>>(source: B, waste: usize) -> (Inlet<B>, Reservoir) {
     let state = State {
         left: source.size_hint().exact(),
         ..State::default()
@@ -56,6 +61,7 @@ pub fn reservoir<B: HttpBody<Data = Bytes>>(source: B) -> (Inlet<B>, Reservoir) 
     let state = Arc::new(Mutex::new(state));
     let inlet = Inlet {
         source: Some(source),
+        waste,
         state: state.clone(),
     };
     (inlet, Reservoir(state))
@@ -63,7 +69,7 @@ pub fn reservoir<B: HttpBody<Data = Bytes>>(source: B) -> (Inlet<B>, Reservoir) 
 
 impl<B: HttpBody<Data = Bytes> + Unpin> Inlet<B> {
     /// Takes in what there is and room for. Ready when nothing more is to be taken in: the body has ended, or its reader
-    /// has gone.
+    /// has gone and more came than may be thrown away. The source is dropped then.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -74,9 +80,6 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Inlet<B> {
         };
         let mut state = self.state.lock();
         let done = loop {
-            if state.abandoned {
-                break true;
-            }
             if state.held >= RESERVOIR_BYTES {
                 state.inlet = Some(cx.waker().clone());
                 break false;
@@ -96,9 +99,15 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Inlet<B> {
                     break true;
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if state.abandoned => match self.waste.checked_sub(data.len()) {
+                        Some(left) => self.waste = left,
+                        None => break true,
+                    },
                     Ok(data) => state.take_in(data),
                     Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
+                        if let Ok(trailers) = frame.into_trailers()
+                            && !state.abandoned
+                        {
                             state.trailers = Some(trailers);
                         }
                     }
@@ -110,6 +119,11 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Inlet<B> {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Whether somebody may still read. Whoever polled last is woken when nobody will any more.
+    pub fn has_reader(&self) -> bool {
+        !self.state.lock().abandoned
     }
 }
 
@@ -263,6 +277,8 @@ mod tests {
         }
     }
 
+    const WASTE: usize = 10;
+
     fn poll(inlet: &mut Inlet<Tap>) -> Poll<()> {
         let mut cx = Context::from_waker(Waker::noop());
         inlet.poll(&mut cx, |never| match never {})
@@ -271,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn small_pieces_are_taken_in_and_joined_while_nobody_reads() {
         let tap = Tap::default();
-        let (mut inlet, reader) = reservoir(tap.clone());
+        let (mut inlet, reader) = reservoir(tap.clone(), WASTE);
         (0..3000).for_each(|_| tap.put("x"));
         assert!(poll(&mut inlet).is_pending());
         assert_eq!(tap.left(), 0);
@@ -286,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_over_the_bound_stays_with_the_sender_until_somebody_reads() {
         let tap = Tap::default();
-        let (mut inlet, mut reader) = reservoir(tap.clone());
+        let (mut inlet, mut reader) = reservoir(tap.clone(), WASTE);
         (0..10).for_each(|_| tap.put(vec![0; 32 << 10]));
         assert!(poll(&mut inlet).is_pending());
         assert_eq!(tap.left(), 8);
@@ -298,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn order_and_trailers_are_kept() {
         let tap = Tap::default();
-        let (mut inlet, reader) = reservoir(tap.clone());
+        let (mut inlet, reader) = reservoir(tap.clone(), WASTE);
         let big = vec![b'b'; SMALL + 1];
         tap.put("a");
         tap.put(big.clone());
@@ -317,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn an_inlet_that_goes_away_ends_the_body_with_an_error() {
         let tap = Tap::default();
-        let (mut inlet, mut reader) = reservoir(tap.clone());
+        let (mut inlet, mut reader) = reservoir(tap.clone(), WASTE);
         tap.put("half");
         assert!(poll(&mut inlet).is_pending());
         drop(inlet);
@@ -326,13 +342,32 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_goes_away_stops_the_inlet() {
+    fn what_comes_after_its_reader_has_gone_is_thrown_away_to_its_end() {
         let tap = Tap::default();
-        let (mut inlet, reader) = reservoir(tap.clone());
+        let (mut inlet, reader) = reservoir(tap.clone(), WASTE);
+        tap.put(vec![0; RESERVOIR_BYTES]);
         assert!(poll(&mut inlet).is_pending());
+        assert!(inlet.has_reader());
         drop(reader);
+        assert!(!inlet.has_reader());
+        tap.put(vec![0; WASTE - 1]);
         tap.put("x");
+        assert!(poll(&mut inlet).is_pending());
+        assert_eq!((tap.left(), inlet.state.lock().held), (0, 0));
+        tap.close();
         assert!(poll(&mut inlet).is_ready());
+    }
+
+    #[test]
+    fn more_than_may_be_thrown_away_ends_it() {
+        let tap = Tap::default();
+        let (mut inlet, reader) = reservoir(tap.clone(), WASTE);
+        drop(reader);
+        for piece in [WASTE, 1, 1] {
+            tap.put(vec![0; piece]);
+        }
+        assert!(poll(&mut inlet).is_ready());
+        assert!(inlet.source.is_none());
         assert_eq!(tap.left(), 1);
     }
 }

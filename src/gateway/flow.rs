@@ -1,6 +1,6 @@
 //! What a request tells the connection that it came on: alone on it (HTTP/1.1), or one of many (HTTP/2).
 
-use super::pace::{Pace, Pulse};
+use super::pace::{LINGER, Pace, Pulse};
 use crate::base::body::End;
 use crate::base::deadline::{Deadline, Sweeper};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,8 @@ pub struct Flow {
     armed: AtomicBool,
     /// Made when it is first needed: most answers never wait.
     write: OnceLock<Deadline>,
+    /// Made when the answer is out and the request is not over.
+    linger: OnceLock<Deadline>,
     /// The answer went out to its end, or failed on our side.
     excused: AtomicBool,
 }
@@ -39,6 +41,7 @@ impl Flow {
             waits: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             write: OnceLock::new(),
+            linger: OnceLock::new(),
             excused: AtomicBool::new(false),
         })
     }
@@ -56,6 +59,17 @@ impl Flow {
             write.arm(self.connection.pace.write_idle);
         }
         write.poll_passed(cx)
+    }
+
+    /// Whether a request that nobody reads any more has been let go on after its answer for as long as it may, counted
+    /// from the first call; if not, the task is woken when that is so. To be asked by the stream's own task.
+    pub fn has_lingered(&self, cx: &mut Context<'_>) -> bool {
+        let linger = self.linger.get_or_init(|| {
+            let linger = self.connection.sweeper().deadline();
+            linger.arm(LINGER);
+            linger
+        });
+        linger.poll_passed(cx)
     }
 
     /// It is not the client that ends it before its end.
@@ -199,6 +213,19 @@ mod tests {
         assert!(!flow.is_stalled(&mut cx));
         pass(2);
         assert!(flow.is_stalled(&mut cx));
+    }
+
+    #[test]
+    fn an_upload_goes_on_after_its_answer_only_so_long_counted_from_then() {
+        let sweeper = Sweeper::new();
+        let flow = Flow::begin(&connection(&sweeper));
+        let mut cx = Context::from_waker(Waker::noop());
+        sweeper.tick_at(Duration::from_secs(100));
+        assert!(!flow.has_lingered(&mut cx));
+        sweeper.tick_at(Duration::from_millis(101_900));
+        assert!(!flow.has_lingered(&mut cx));
+        sweeper.tick_at(Duration::from_secs(103));
+        assert!(flow.has_lingered(&mut cx));
     }
 
     #[test]

@@ -40,8 +40,9 @@ pub struct Pace {
 }
 
 /// How long, and for how many bytes, a request body that nobody wants is read after its answer, so that the client gets
-/// to read that answer: a socket closed with unread data resets the connection.
-const LINGER: Duration = Duration::from_secs(2);
+/// to read that answer: a socket closed with unread data resets the connection, and clients of HTTP/2 lose the answer of
+/// a stream that is reset while they send.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 pub(crate) const LINGER_BYTES: usize = 8 << 20;
 
 /// Answers that may be cut short on one HTTP/2 connection within a second.

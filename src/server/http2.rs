@@ -1,7 +1,8 @@
 //! HTTP/2 on one connection, by hyper and h2 (RFC 9113). What of the limits that such a connection needs they do not
 //! have is here: a stream whose client takes nothing, a client that cuts its requests short as fast as it sends them, a
 //! connection without requests; frames that carry nothing are counted in `meter`. A stream's own task takes its request
-//! body in while nobody reads it yet. hyper lets nobody choose the reason of a GOAWAY: such a connection just ends.
+//! body in while nobody reads it yet, and for a while when nobody will. hyper lets nobody choose the reason of a GOAWAY:
+//! such a connection just ends.
 
 use super::connection::Stream;
 use super::meter::Metered;
@@ -9,7 +10,7 @@ use super::paced::Paced;
 use crate::base::body::{Body, BodyError};
 use crate::base::reservoir::{self, Inlet};
 use crate::config::server::Server;
-use crate::gateway::{Beat, Connection, Flow, Gateway};
+use crate::gateway::{Beat, Connection, Flow, Gateway, LINGER_BYTES};
 use futures_util::FutureExt;
 use http::Request;
 use http_body::Body as _;
@@ -137,7 +138,7 @@ fn take_in(request: Request<Incoming>) -> (Request<Body>, Option<Inlet<Incoming>
         return (request.map(|_| Body::empty()), None);
     }
     let (head, body) = request.into_parts();
-    let (inlet, reader) = reservoir::reservoir(body);
+    let (inlet, reader) = reservoir::reservoir(body, LINGER_BYTES);
     let request = Request::from_parts(head, Body::stream(reader));
     (request, Some(inlet))
 }
@@ -184,7 +185,7 @@ where
     }
 }
 
-/// One stream. Dropping hyper's future resets it.
+/// One stream. It is reset when hyper's future and the inlet are gone and either side has not ended.
 async fn stream(future: impl Future<Output = ()>, parts: Parts) {
     let Parts { flow, mut inlet } = parts;
     {
@@ -197,15 +198,26 @@ async fn stream(future: impl Future<Output = ()>, parts: Parts) {
             if done.is_pending() && flow.is_stalled(cx) {
                 tracing::debug!("a client takes nothing of its answer: stream reset");
                 flow.excuse();
+                inlet = None;
                 return Poll::Ready(());
             }
             done
         })
         .await;
     }
-    // An answer can come before the end of its request, which is not over before that.
-    if let Some(mut inlet) = inlet {
-        poll_fn(|cx| inlet.poll(cx, BodyError::Cut)).await;
+    // An answer can come before the end of its request. Where somebody still reads that, the stream is not over; where
+    // nobody does, the client gets the time to find the answer. If it goes on sending after that, h2 tells it to stop,
+    // with NO_ERROR and behind all of the answer (RFC 9113 §8.1).
+    if let Some(inlet) = &mut inlet {
+        poll_fn(|cx| {
+            let done = inlet.poll(cx, BodyError::Cut);
+            if done.is_pending() && !inlet.has_reader() && flow.has_lingered(cx) {
+                return Poll::Ready(());
+            }
+            done
+        })
+        .await;
     }
+    drop(inlet);
     drop(flow);
 }

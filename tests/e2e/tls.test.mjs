@@ -182,6 +182,17 @@ describe("curl", () => {
       assert.equal(JSON.parse(answer.body).code, "payload_too_large");
     }
   });
+
+  test("an upload that is refused early, over HTTP/2: its answer is read, however large it is", async () => {
+    const large = path.join(authority.folder, "large");
+    for (const [more, place, status, code] of [[withToken(), "/api/little/upload", 413, "payload_too_large"], [[], "/api/upload", 401, "missing_credentials"]]) {
+      for (const length of [[], ["-H", "content-length:"]]) {
+        const answer = await curl("--http2", ...more, ...length, "--data-binary", `@${large}`, secure() + place);
+        assert.deepEqual([answer.code, answer.status, answer.version], [0, status, "2"], answer.output);
+        assert.equal(JSON.parse(answer.body).code, code);
+      }
+    }
+  });
 });
 
 test("where only listeners are named, nothing else is bound", async () => {

@@ -509,24 +509,115 @@ fn a_body_that_stops_is_408_and_other_streams_live() {
     assert_eq!(client.get("/ours", &[]).text(), "ours");
 }
 
+/// Routes whose answers come while their uploads do.
+fn early(upstream: SocketAddr) -> House {
+    House::start(&format!(
+        "[upstreams.app]\nurl = \"http://{upstream}\"\n{ROUTES}{DOOR}\
+         [[routes]]\npath = \"/elsewhere\"\nauth = \"public\"\nclient_ips = [\"192.0.2.0/24\"]\n\
+         [[routes]]\npath = \"/few\"\nauth = \"public\"\nrate_limits = [\"few\"]\n\
+         [rate_limits.few]\nrate = \"1/h\"\nby = \"ip\"\n"
+    ))
+}
+
 #[test]
-fn an_upload_that_is_not_wanted_is_stopped_and_its_answer_can_be_read() {
+fn an_answer_that_comes_early_leaves_its_client_time_to_end_the_upload() {
+    let upstream = scripted(|mut wire: Wire| {
+        if !wire.head().starts_with("POST /small") {
+            wire.say("HTTP/1.1 409 Conflict\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+        }
+        wire.rest();
+    });
+    let house = early(upstream);
+    let mut client = Frames::connect(house.doors[0]);
+    client.ask(1, &request("GET", "/few"));
+    let length = ("content-length", "48100");
+    let cases = [
+        ("/private", Some(length), 401),
+        ("/private", None, 401),
+        ("/elsewhere", Some(length), 403),
+        ("/nowhere/../x", None, 400),
+        ("/small", Some(length), 413),
+        ("/small", None, 413),
+        ("/few", Some(length), 429),
+        ("/early", Some(length), 409),
+        ("/early", None, 409),
+    ];
+    for (stream, (path, length, status)) in (3..).step_by(2).zip(cases) {
+        let mut fields = request("POST", path);
+        fields.extend(length);
+        client.headers(stream, &fields, false);
+        client.data(stream, &[b'x'; 100], false);
+        let outcome = client.outcome(stream);
+        assert_eq!(outcome.status(), Some(status), "{path} {length:?}");
+        // Nothing may take the answer from a client that looks for it when it has sent all.
+        let mut after = client.settled(stream);
+        for ends in [false, false, true] {
+            client.data(stream, &[b'x'; 16_000], ends);
+            after.extend(client.settled(stream));
+        }
+        assert!(after.is_empty(), "{path} {length:?}: {after:?}");
+    }
+    lives(&mut client, 99);
+}
+
+/// Sends as much of a body as the windows let through, up to `bytes`. `false`: the stream was reset before.
+fn pour(client: &mut Frames, stream: u32, bytes: usize) -> bool {
+    // The first window of a stream is the gateway's.
+    let (mut window, mut sent) = (256 << 10, 0);
+    while sent < bytes {
+        if window >= 16_000 {
+            client.data(stream, &[b'x'; 16_000], false);
+            (window, sent) = (window - 16_000, sent + 16_000);
+            continue;
+        }
+        let frame = client.read().unwrap();
+        match frame.kind {
+            frames::WINDOW_UPDATE if frame.stream == stream => window += frame.code() as usize,
+            frames::RST_STREAM if frame.stream == stream => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+#[test]
+fn an_upload_that_goes_on_for_ever_after_its_answer_is_stopped_behind_that() {
+    let house = house("", &Upstream::start());
+    let shut = [(frames::INITIAL_WINDOW_SIZE, 0)];
+    let mut client = Frames::with(house.doors[0], &shut);
+    // The connection's own window is opened.
+    assert_eq!(client.until(frames::WINDOW_UPDATE).unwrap().stream, 0);
+    client.headers(1, &request("POST", "/private"), false);
+    // More than is thrown away, while the client's own window keeps the end of its answer back.
+    assert!(pour(&mut client, 1, (8 << 20) + 64_000));
+    assert!(client.settled(1).is_empty());
+    client.give(16_000, 1);
+    assert_eq!(client.outcome(1).code(), "missing_credentials");
+    // The client is told to stop (RFC 9113 §8.1).
+    let reset = client.until(frames::RST_STREAM).unwrap();
+    assert_eq!((reset.stream, reset.code()), (1, frames::NO_ERROR));
+    client.headers(3, &request("GET", "/ours"), true);
+    client.give(100, 3);
+    assert_eq!(client.outcome(3), Outcome::Answered(200, b"ours".to_vec()));
+}
+
+#[test]
+fn an_upload_that_stays_open_after_its_answer_is_stopped_after_a_while() {
     let house = house("", &Upstream::start());
     let mut client = Frames::connect(house.doors[0]);
+    let began = Instant::now();
     client.headers(1, &request("POST", "/private"), false);
-    // As much as the windows let through from the start.
-    for _ in 0..3 {
-        client.data(1, &[b'x'; 16_000], false);
-    }
+    client.data(1, &[b'x'; 16_000], false);
     let outcome = client.outcome(1);
     assert_eq!(
         (outcome.status(), &*outcome.code()),
         (Some(401), "missing_credentials")
     );
-    // The client is told to stop (RFC 9113 §8.1).
+    lives(&mut client, 3);
     let reset = client.until(frames::RST_STREAM).unwrap();
     assert_eq!((reset.stream, reset.code()), (1, frames::NO_ERROR));
-    lives(&mut client, 3);
+    about(began, 2000);
+    lives(&mut client, 5);
 }
 
 #[test]

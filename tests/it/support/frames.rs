@@ -2,6 +2,7 @@
 //! back. Its header blocks are literals (RFC 7541 §6.2.2); of an answer's it reads the status.
 
 use super::client::dial;
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -117,6 +118,8 @@ pub fn request<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
 /// One connection.
 pub struct Frames<S = TcpStream> {
     stream: S,
+    /// What came on streams that nobody had asked for yet.
+    kept: VecDeque<Frame>,
 }
 
 impl Frames {
@@ -129,6 +132,7 @@ impl Frames {
     pub fn with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut this = Self {
             stream: dial(address),
+            kept: VecDeque::new(),
         };
         let mut payload = Vec::new();
         for (name, value) in [(HEADER_TABLE_SIZE, 0)].iter().chain(settings) {
@@ -203,8 +207,32 @@ impl<S: Read + Write> Frames<S> {
         Ok(frame)
     }
 
+    /// What has come on this stream when the other side has read all that was said, windows aside.
+    pub fn settled(&mut self, stream: u32) -> Vec<Frame> {
+        let mut seen = Vec::new();
+        self.send(PING, 0, 0, b"settled?");
+        loop {
+            let frame = self.read().unwrap();
+            if frame.kind == PING && frame.flags & ACK != 0 {
+                return seen;
+            }
+            if frame.stream == stream && frame.kind != WINDOW_UPDATE {
+                seen.push(frame);
+            }
+        }
+    }
+
+    /// The first frame that was kept for later and is asked for now.
+    fn kept(&mut self, is_asked: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let at = self.kept.iter().position(is_asked)?;
+        self.kept.remove(at)
+    }
+
     /// Reads until a frame of this kind comes.
     pub fn until(&mut self, kind: u8) -> Option<Frame> {
+        if let Some(frame) = self.kept(|frame| frame.kind == kind) {
+            return Some(frame);
+        }
         loop {
             let frame = self.read()?;
             if frame.kind == kind {
@@ -217,13 +245,16 @@ impl<S: Read + Write> Frames<S> {
     pub fn outcome(&mut self, stream: u32) -> Outcome {
         let (mut status, mut body, mut gone) = (0, Vec::new(), None);
         loop {
-            let Some(frame) = self.read() else {
+            let kept = self.kept(|frame| frame.stream == stream);
+            let Some(frame) = kept.or_else(|| self.read()) else {
                 return Outcome::Gone(gone);
             };
             if frame.kind == GOAWAY {
                 gone = Some(frame.code());
             }
             if frame.stream != stream {
+                self.kept
+                    .extend(Some(frame).filter(|frame| frame.stream != 0));
                 continue;
             }
             match frame.kind {
