@@ -26,6 +26,18 @@ pub enum BodyError {
     /// Its connection or stream is gone.
     #[error("the body's stream was given up")]
     Abandoned,
+    /// Its reader may have no more of it.
+    #[error("the body was withdrawn")]
+    Withdrawn,
+}
+
+/// What a reader gets in the place of an error that somebody who looks on has ended the body with.
+#[derive(Debug)]
+pub enum Ending {
+    /// An end as after the last byte.
+    Whole,
+    /// These trailers, and the end.
+    Trailers(http::HeaderMap),
 }
 
 /// How a body went.
@@ -56,6 +68,12 @@ pub trait Watch: Send {
     /// Trailers go by; may remove fields.
     fn trailers(&mut self, trailers: &mut http::HeaderMap) {
         let _ = trailers;
+    }
+
+    /// The body ends with this error. What its reader gets instead; `None`: the error.
+    fn instead(&mut self, error: &BodyError) -> Option<Ending> {
+        let _ = error;
+        None
     }
 
     /// The body is over. Called exactly once.
@@ -171,11 +189,17 @@ impl Body {
         }
     }
 
-    fn fail<T>(&mut self, error: BodyError) -> Poll<Option<Result<T, BodyError>>> {
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.kind = Kind::Empty;
         self.rest = Bytes::new();
+        let mut watches = self.watches.iter_mut().flatten();
+        let instead = watches.find_map(|watch| watch.instead(&error));
         self.end(End::Failed);
-        Poll::Ready(Some(Err(error)))
+        Poll::Ready(match instead {
+            None => Some(Err(error)),
+            Some(Ending::Whole) => None,
+            Some(Ending::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+        })
     }
 }
 
@@ -362,6 +386,51 @@ mod tests {
         cut.frame().await.unwrap().unwrap();
         drop(cut);
         assert_eq!(*log.0.lock(), (3, vec![End::Dropped]));
+    }
+
+    /// Lets so many pieces pass, and then ends the body like this.
+    struct Withdraws(usize, Option<Ending>);
+
+    impl Watch for Withdraws {
+        fn data(&mut self, _bytes: usize) -> Result<(), BodyError> {
+            match self.0.checked_sub(1) {
+                Some(left) => self.0 = left,
+                None => return Err(BodyError::Withdrawn),
+            }
+            Ok(())
+        }
+        fn instead(&mut self, error: &BodyError) -> Option<Ending> {
+            assert!(matches!(error, BodyError::Withdrawn));
+            self.1.take()
+        }
+        fn end(self: Box<Self>, _how: End) {}
+    }
+
+    #[tokio::test]
+    async fn who_ends_a_body_says_what_its_reader_gets_and_everybody_else_that_it_failed() {
+        let withdrawn = |ending| {
+            let log = Log::default();
+            let body = Body::full("abcdef")
+                .watched(Box::new(log.clone()))
+                .watched(Box::new(Withdraws(1, ending)))
+                .in_pieces(3);
+            (body, log)
+        };
+        let (mut body, log) = withdrawn(None);
+        assert!(body.frame().await.unwrap().is_ok());
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(matches!(error, BodyError::Withdrawn));
+        assert_eq!(log.0.lock().1, vec![End::Failed]);
+        let (body, log) = withdrawn(Some(Ending::Whole));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+        assert_eq!(log.0.lock().1, vec![End::Failed]);
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("16"));
+        let (body, log) = withdrawn(Some(Ending::Trailers(trailers.clone())));
+        let whole = body.collect().await.unwrap();
+        assert_eq!(whole.trailers(), Some(&trailers));
+        assert_eq!(whole.to_bytes(), "abc");
+        assert_eq!(log.0.lock().1, vec![End::Failed]);
     }
 
     #[test]

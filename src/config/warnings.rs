@@ -88,6 +88,7 @@ fn no_effect(built: &Built, answers: bool, session: bool, reader: &Reader<'_>) {
         built.warn(reader, "no-effect", key, &message, hint);
     };
     let given = |key: &str| built.entries.has(key);
+    let of_session = |accept: &Accept| accept.credential == Credential::Session;
     if answers {
         for key in OF_UPSTREAMS.iter().filter(|key| given(key)) {
             warn(key, "the gateway itself answers here, no upstream is asked");
@@ -109,14 +110,16 @@ fn no_effect(built: &Built, answers: bool, session: bool, reader: &Reader<'_>) {
         } else if built.route.auth == Auth::Public {
             let hint = "on a public route credentials are not looked at";
             warn("end_streams_with_session", hint);
+        } else if !built.route.credentials.iter().any(of_session) {
+            let hint = "`credentials` leaves sessions out here";
+            warn("end_streams_with_session", hint);
         }
     }
     if given("forward_session") && !answers {
-        let session = |accept: &Accept| accept.credential == Credential::Session;
         if built.route.auth == Auth::Public {
             let hint = "on a public route credentials are not looked at";
             warn("forward_session", hint);
-        } else if !built.route.credentials.iter().any(session) {
+        } else if !built.route.credentials.iter().any(of_session) {
             warn("forward_session", "`credentials` leaves sessions out here");
         }
     }

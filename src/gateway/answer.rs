@@ -2,6 +2,7 @@
 //! rate-limit and security headers, and its record.
 
 use super::Connection;
+use super::bond::Bond;
 use super::facts::Exchange;
 use super::perform::{Performed, is_bodiless, without_body};
 use super::record::Record;
@@ -144,12 +145,15 @@ pub(super) fn finish(
     if let Some(arranged) = arranged {
         // The record goes on with the connection.
         connection.pulse.became_a_tunnel();
-        connection.berth.put(arranged, record.switched(status));
+        let bond = Bond::of_tunnel(route, ex);
+        let record = record.switched(status, bond);
+        connection.berth.put(arranged, record);
         return answer;
     }
     let http_2 = ex.version == Version::HTTP_2;
+    let bond = Bond::of_answer(route, ex, &answer);
     let (parts, body) = answer.into_parts();
-    let mut body = record.answered(status, body);
+    let mut body = record.answered(status, bond, body);
     if http_2 {
         body = body.in_pieces(HTTP_2_PIECE);
     }

@@ -2,6 +2,7 @@
 //! does it; `finish` is the one door out.
 
 mod answer;
+mod bond;
 pub mod facts;
 mod flow;
 mod forward;

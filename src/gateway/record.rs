@@ -2,11 +2,14 @@
 //! request is dropped on the way.
 
 use super::Local;
+use super::bond::Bond;
 use super::facts::Exchange;
 use super::flow::Beat;
-use crate::base::body::{Body, BodyError, End, Watch};
+use crate::base::body::{Body, BodyError, End, Ending, Watch};
+use crate::exchange::Code;
 use crate::headers::strip;
 use crate::telemetry;
+use crate::token::{Over, Tie};
 use crate::upstream::upgrade::Passed;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
@@ -26,6 +29,9 @@ pub(super) struct Record {
     bytes_in: Option<Arc<AtomicU64>>,
     bytes_out: u64,
     whole: bool,
+    bond: Bond,
+    /// It ended with its session.
+    over: Option<Over>,
 }
 
 impl Record {
@@ -40,6 +46,8 @@ impl Record {
             bytes_in: None,
             bytes_out: 0,
             whole: false,
+            bond: Bond::Free,
+            over: None,
         })
     }
 
@@ -48,35 +56,70 @@ impl Record {
         super::upload::watch(body, &self.beat, &self.local.snapshot, &mut self.bytes_in)
     }
 
-    /// The answer's head goes out with this status; the record follows its body.
-    pub(super) fn answered(mut self: Box<Self>, status: StatusCode, body: Body) -> Body {
+    /// The answer's head goes out with this status; the record follows its body, which may end with its session.
+    pub(super) fn answered(
+        mut self: Box<Self>,
+        status: StatusCode,
+        bond: Bond,
+        body: Body,
+    ) -> Body {
         self.status = Some(status);
+        self.bond = bond;
         body.watched(self)
     }
 
-    /// The connection became a tunnel; the record is written when that ends.
-    pub(super) fn switched(mut self: Box<Self>, status: StatusCode) -> Box<Self> {
+    /// The connection became a tunnel, which may end with its session; the record is written when it ends.
+    pub(super) fn switched(mut self: Box<Self>, status: StatusCode, bond: Bond) -> Box<Self> {
         self.status = Some(status);
+        self.bond = bond;
         self
     }
 
-    /// What went through the tunnel.
-    pub(super) fn passed(&mut self, passed: Passed) {
+    /// What tells a tunnel that its session is over; `None`: it has none to end with.
+    pub(super) fn tie(&self) -> Option<Tie> {
+        let user = self.ex.user.as_ref();
+        let user = user.filter(|_| !self.bond.is_free())?;
+        Some(self.local.snapshot.tokens.tie(user))
+    }
+
+    /// What went through the tunnel, and whether it ended with its session.
+    pub(super) fn passed(&mut self, passed: Passed, over: Option<Over>) {
         self.bytes_out = passed.down;
         self.bytes_in = Some(Arc::new(AtomicU64::new(passed.up)));
+        self.over = over;
+    }
+
+    /// Ends the answer when its session is over.
+    fn unless(&mut self, over: Option<Over>) -> Result<(), BodyError> {
+        self.over = over;
+        over.map_or(Ok(()), |_| Err(BodyError::Withdrawn))
     }
 }
 
 impl Watch for Record {
     fn data(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let tokens = &self.local.snapshot.tokens;
+        let over = self
+            .bond
+            .passes(self.bytes_out, tokens, self.ex.user.as_ref());
+        self.unless(over)?;
         self.bytes_out += bytes as u64;
         self.beat.handed_over();
         Ok(())
     }
 
-    fn pending(&mut self, _cx: &mut Context<'_>) -> Result<(), BodyError> {
+    fn pending(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         self.beat.asked();
-        Ok(())
+        let tokens = &self.local.snapshot.tokens;
+        let over = self.bond.waits(cx, tokens, self.ex.user.as_ref());
+        self.unless(over)
+    }
+
+    fn instead(&mut self, _error: &BodyError) -> Option<Ending> {
+        self.over?;
+        let ending = self.bond.ending();
+        self.whole = ending.is_some();
+        ending
     }
 
     fn trailers(&mut self, trailers: &mut HeaderMap) {
@@ -84,7 +127,7 @@ impl Watch for Record {
     }
 
     fn end(mut self: Box<Self>, how: End) {
-        self.whole = how == End::Whole;
+        self.whole |= how == End::Whole;
         if how == End::Failed {
             self.beat.request_failed();
         }
@@ -112,6 +155,11 @@ impl Drop for Record {
         if self.whole {
             self.beat.request_ended();
         }
+        if let Some(over) = self.over {
+            snapshot
+                .metrics
+                .stream_ended(*worker, over == Over::Expired);
+        }
         if !access.wants_records() {
             return;
         }
@@ -132,7 +180,7 @@ impl Drop for Record {
             client_ip: ex.client.ip,
             user_id: ex.user.as_ref().map(|user| user.identity.user_id.clone()),
             credential: ex.user.as_ref().map(|user| user.credential),
-            code: ex.code,
+            code: ex.code.or(self.over.map(|_| Code::SessionExpired)),
             bytes_in: self
                 .bytes_in
                 .as_ref()

@@ -6,7 +6,7 @@ use crate::base::deadline::Sweeper;
 use crate::csrf;
 use crate::exchange::{Code, Reject};
 use crate::upstream::Switched;
-use crate::upstream::upgrade::{self, Farewell, Protocol};
+use crate::upstream::upgrade::{self, Farewell, Protocol, SESSION_OVER};
 use base64::Engine as _;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 
 /// What a request asks its connection to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,14 +213,24 @@ impl std::fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
-    /// Runs until it ends, and writes the request's record. `farewell`: see [`upgrade::tunnel`].
-    pub async fn run(self, sweeper: &Arc<Sweeper>, farewell: impl FnMut() -> Option<Farewell>) {
+    /// Runs until it ends, also with its session, and writes the request's record. `farewell`: see [`upgrade::tunnel`].
+    pub async fn run(
+        self,
+        sweeper: &Arc<Sweeper>,
+        mut farewell: impl FnMut(&mut Context<'_>) -> Option<Farewell>,
+    ) {
         let Self {
             arranged,
             mut record,
         } = self;
         match arranged.client.await {
             Ok(client) => {
+                let tie = record.tie();
+                let mut over = None;
+                let farewell = |cx: &mut Context<'_>| {
+                    over = tie.as_ref().and_then(|tie| tie.poll_over(cx));
+                    over.map_or_else(|| farewell(cx), |_| Some(SESSION_OVER))
+                };
                 let passed = upgrade::tunnel(
                     TokioIo::new(client),
                     arranged.upstream,
@@ -228,7 +239,7 @@ impl Tunnel {
                     farewell,
                 )
                 .await;
-                record.passed(passed);
+                record.passed(passed, over);
             }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "no tunnel");

@@ -173,7 +173,7 @@ async fn read(body: Body) -> Result<Bytes, Reject> {
             Code::RequestTimeout,
             "The body of the request did not come in time.",
         ),
-        BodyError::Cut(_) | BodyError::Abandoned => Reject::new(
+        BodyError::Cut(_) | BodyError::Abandoned | BodyError::Withdrawn => Reject::new(
             Code::BadRequest,
             "The body of the request was cut short or badly framed.",
         ),

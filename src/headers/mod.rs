@@ -1,6 +1,7 @@
 //! Rooms that read and write header fields and need no other room.
 
 pub mod cookies;
+pub mod events;
 pub mod forwarded;
 pub mod grpc;
 pub mod host;

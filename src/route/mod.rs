@@ -57,6 +57,8 @@ pub struct Route {
     pub websocket: bool,
     /// The CSRF rule holds also without a cookie: what a request does here, it does to the browser that sends it.
     pub csrf_always: bool,
+    /// What lasts ends with the session that opened it.
+    pub end_streams_with_session: bool,
     /// Where a browser without a session is sent.
     pub on_unauthenticated: OnUnauthenticated,
 }

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -115,7 +115,7 @@ async fn http1(start: &Start, stream: impl Stream, peer: Peer) -> bool {
         .serve(stream, start.gateway.clone(), connection.clone(), draining)
         .await;
     if let Some(tunnel) = connection.berth.take() {
-        let farewell = || draining.load(Ordering::Relaxed).then_some(GOING_AWAY);
+        let farewell = |_: &mut Context<'_>| draining.load(Ordering::Relaxed).then_some(GOING_AWAY);
         Box::pin(tunnel.run(&start.sweeper, farewell)).await;
     }
     refused

@@ -192,6 +192,9 @@ pub fn start(
     control
         .handle()
         .spawn(worker::sweep_limits(current.clone()));
+    control
+        .handle()
+        .spawn(worker::sweep_streams(current.clone()));
     let mut threads = Vec::new();
     for (index, listeners) in for_worker.into_iter().enumerate() {
         let runtime = runtime()?;

@@ -21,6 +21,8 @@ use std::time::Duration;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often budgets are swept of keys that are full again.
 const SWEEP_LIMITS: Duration = Duration::from_secs(5);
+/// How often sessions with open streams are looked at; also how late one may be found over.
+const SWEEP_STREAMS: Duration = Duration::from_secs(1);
 
 /// What each connection of a worker starts with.
 pub(super) struct Start {
@@ -167,6 +169,15 @@ fn begin(start: &Arc<Start>, door: &Arc<Door>, stream: impl Stream, ip: Option<I
         }
         drop(place);
     });
+}
+
+/// Ends streams whose sessions are over.
+pub(super) async fn sweep_streams(current: Arc<ArcSwap<Snapshot>>) {
+    let mut tick = tokio::time::interval(SWEEP_STREAMS);
+    loop {
+        tick.tick().await;
+        current.load().tokens.sweep_streams();
+    }
 }
 
 /// Keeps the tables of budgets small.

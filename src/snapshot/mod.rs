@@ -296,6 +296,7 @@ fn plan(
         cache_public: route.cache_public,
         websocket: route.websocket,
         csrf_always: matches!(route.target, Wanted::Endpoint(e) if e.method() == Method::POST),
+        end_streams_with_session: route.end_streams_with_session,
         on_unauthenticated: route.on_unauthenticated,
     })
 }

@@ -11,6 +11,7 @@ pub mod json;
 pub mod jwk;
 mod keys;
 mod status;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod verified;
@@ -18,7 +19,7 @@ pub mod verify;
 
 use crate::base::clock::Clock;
 use crate::config::provider::Provider;
-use crate::exchange::{Claims, Identity};
+use crate::exchange::{Claims, Identity, Verified};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,10 +28,12 @@ use tokio::runtime::Handle;
 use ended::Ended;
 use jose::Jws;
 use keys::{Keys, Tried};
+use streams::Streams;
 use verify::Standing;
 
 pub use fetch::SetupError;
 pub use status::{ProviderStatus, RefreshCounts};
+pub use streams::{GRACE, Over, Renewer, Tie};
 pub use verified::{Cache, Issuer, Slot};
 pub use verify::{Reason, TokenError};
 
@@ -39,12 +42,13 @@ static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 /// Bits of an epoch that count withdrawn keys; the generation stands above them.
 const KEY_BITS: u32 = 40;
 
-/// Verifies the tokens of every configured provider. Lives as long as its snapshot; keys and ended sessions live on in
-/// the next one.
+/// Verifies the tokens of every configured provider. Lives as long as its snapshot; keys, ended sessions and open streams
+/// live on in the next one.
 #[derive(Debug)]
 pub struct Tokens {
     providers: Box<[Known]>,
     ended: Arc<Ended>,
+    streams: Arc<Streams>,
     clock: Clock,
     generation: u64,
     /// The largest `max_token_bytes`.
@@ -59,7 +63,7 @@ struct Known {
 
 impl Tokens {
     /// Starts to fetch keys on `control`, which must run for as long as tokens are verified. Keys of `previous` are carried
-    /// over where nothing they depend on has changed; ended sessions always are.
+    /// over where nothing they depend on has changed; ended sessions and open streams always are.
     pub fn new(
         providers: &[Provider],
         clock: Clock,
@@ -93,6 +97,10 @@ impl Tokens {
                 .unwrap_or(0),
             providers: known,
             ended: previous.map(|old| old.ended.clone()).unwrap_or_default(),
+            streams: match previous {
+                Some(old) => old.streams.clone(),
+                None => Streams::new(clock.clone(), control),
+            },
             clock,
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1,
         })
@@ -122,7 +130,7 @@ impl Tokens {
                 }
                 let found = match self.signed(index, token, &jws, wait).await {
                     Ok(true) => match self.judge(index, &claims) {
-                        Ok(()) => return Ok((index, self.identity(index, claims))),
+                        Ok(()) => return Ok((index, self.heard(index, claims))),
                         Err(found) => found,
                     },
                     Ok(false) => {
@@ -150,7 +158,7 @@ impl Tokens {
     pub async fn verify_for(&self, provider: usize, token: &[u8]) -> Result<Identity, TokenError> {
         let claims = self.signed_claims(provider, token).await?;
         self.judge(provider, &claims)?;
-        Ok(self.identity(provider, claims))
+        Ok(self.heard(provider, claims))
     }
 
     /// As [`Tokens::verify_for`], but for a token that may be over: whose session it was. Never a caller; only to compare a
@@ -184,14 +192,37 @@ impl Tokens {
         }
     }
 
-    /// Ends a session before its tokens are over (logout). `until`: the `exp` of its newest token, Unix seconds.
+    /// Ends a session before its tokens are over (logout), and the streams that are open of it. `until`: the `exp` of its
+    /// newest token, Unix seconds.
     pub fn end_session(&self, provider: usize, session: &str, until: u64) {
         if let Some(known) = self.providers.get(provider) {
             let leeway = known.rules.leeway.as_secs() + 1;
             let until = until.saturating_add(leeway);
             self.ended
                 .add(&known.rules.name, session, until, self.clock.unix());
+            self.streams.end(&known.rules.name, session);
         }
+    }
+
+    /// Ties a stream to the session that proved it: it is told when the session is over (contract, section 5).
+    pub fn tie(&self, proof: &Arc<Verified>) -> Tie {
+        let tie = self.streams.tie(proof);
+        // In this order, so that a session which ends meanwhile is seen here or there.
+        if self.is_ended(&proof.identity) {
+            tie.end(Over::Ended);
+        }
+        tie
+    }
+
+    /// Ends the streams of sessions whose tokens are over, and has sessions renewed for the streams that are open. To be
+    /// called every second.
+    pub fn sweep_streams(&self) {
+        self.streams.sweep();
+    }
+
+    /// Who renews sessions for the streams that are open, from now on; at first nobody does.
+    pub fn renew_with(&self, renewer: Option<Arc<dyn Renewer>>) {
+        self.streams.renew_with(renewer);
     }
 
     /// Whether the session of an identity was ended here.
@@ -311,6 +342,13 @@ impl Tokens {
                 provider: provider(),
             }),
         }
+    }
+
+    /// Of a token that counts: streams of its session go on at least as long.
+    fn heard(&self, index: usize, claims: Claims) -> Identity {
+        let identity = self.identity(index, claims);
+        self.streams.heard(&identity);
+        identity
     }
 
     fn identity(&self, index: usize, claims: Claims) -> Identity {

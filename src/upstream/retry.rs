@@ -95,7 +95,7 @@ impl BodyFault {
         match error {
             BodyError::TooLarge { limit } => Self::TooLarge { limit: *limit },
             BodyError::Stalled => Self::Stalled,
-            BodyError::Cut(_) | BodyError::Abandoned => Self::Cut,
+            BodyError::Cut(_) | BodyError::Abandoned | BodyError::Withdrawn => Self::Cut,
         }
     }
 }

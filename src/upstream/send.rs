@@ -8,10 +8,8 @@ use super::switched::{self, Switched};
 use super::{Core, Upstream, h2};
 use crate::base::body::Body;
 use crate::config::upstream::Protocol;
-use crate::headers::grpc;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use crate::headers::{events, grpc};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -241,20 +239,11 @@ pub(super) fn settle_framing(headers: &mut HeaderMap) -> Result<(), Fault> {
 
 /// How long the body of an answer may be silent.
 pub(super) fn silence(headers: &HeaderMap, terms: &Terms) -> Duration {
-    if streams(headers) {
+    if events::is_event_stream(headers) || grpc::is_grpc(headers) {
         terms.idle_timeout.max(STREAM_SILENCE)
     } else {
         terms.idle_timeout
     }
-}
-
-fn streams(headers: &HeaderMap) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let events = headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let start = value.as_bytes().get(..EVENTS.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-    });
-    events || grpc::is_grpc(headers)
 }
 
 /// Path and query alone, as a request to an origin has it (RFC 9112 §3.2.1).

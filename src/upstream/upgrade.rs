@@ -23,12 +23,23 @@ pub struct Farewell {
     pub code: u16,
     /// A few words for a developer; at most 123 bytes.
     pub reason: &'static str,
+    /// Nothing that the client says goes on any more, and what has no farewell is cut.
+    pub forbids: bool,
 }
 
 /// The gateway stops (RFC 6455 §7.4.1, 1001).
 pub const GOING_AWAY: Farewell = Farewell {
     code: 1001,
     reason: "the gateway is going away",
+    forbids: false,
+};
+
+/// The session of the client is over. Of the codes that are for private use (RFC 6455 §7.4.2), the one that says what 401
+/// says.
+pub const SESSION_OVER: Farewell = Farewell {
+    code: 4401,
+    reason: "the session is over",
+    forbids: true,
 };
 
 /// What went through a tunnel.
@@ -193,6 +204,8 @@ struct Tunnel<C, U> {
     down: Half,
     frames: Frames,
     parting: Parting,
+    /// What the client says is not for the upstream any more.
+    forbidden: bool,
     /// Armed while one side is waited for that should end.
     linger: Deadline,
     lingering: bool,
@@ -203,15 +216,16 @@ struct Tunnel<C, U> {
 /// Copies until both sides have ended, or until one has ended and the other takes too long to. No timer of requests applies
 /// here, and silence ends nothing while both sides are there.
 ///
-/// `farewell` is asked whenever something happens or the deadlines of the worker are woken: once it gives something, a
-/// WebSocket client is told at the end of the frame in progress, and the connection ends when it has answered, or after
-/// some seconds; anything else than a WebSocket is left alone, since there is no way to say goodbye.
+/// `farewell` is asked whenever something happens or the deadlines of the worker are woken, and may have the task woken
+/// besides: once it gives something, a WebSocket client is told at the end of the frame in progress, and the connection ends
+/// when it has answered, or after some seconds. In anything else than a WebSocket there is no way to say goodbye: it is left
+/// alone, or cut when the farewell forbids.
 pub async fn tunnel<C, U>(
     client: C,
     upstream: U,
     protocol: Protocol,
     linger: Deadline,
-    mut farewell: impl FnMut() -> Option<Farewell>,
+    mut farewell: impl FnMut(&mut Context<'_>) -> Option<Farewell>,
 ) -> Passed
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -225,17 +239,22 @@ where
         down: Half::new(),
         frames: Frames::default(),
         parting: Parting::No,
+        forbidden: false,
         linger,
         lingering: false,
         seen: 0,
     };
     let result = std::future::poll_fn(|cx| {
         if tunnel.parting == Parting::No
-            && protocol == Protocol::WebSocket
-            && let Some(farewell) = farewell()
+            && let Some(farewell) = farewell(cx)
         {
-            tunnel.parting = Parting::Waits(farewell);
-            tunnel.lingering = false; // from now on the client has as long as a goodbye takes
+            if protocol == Protocol::WebSocket {
+                tunnel.parting = Parting::Waits(farewell);
+                tunnel.forbidden = farewell.forbids;
+                tunnel.lingering = false; // from now on the client has as long as a goodbye takes
+            } else if farewell.forbids {
+                return Poll::Ready(Ok(()));
+            }
         }
         tunnel.poll(cx)
     })
@@ -258,13 +277,14 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let up = self.up.poll(
-            Pin::new(&mut self.client),
-            Pin::new(&mut self.upstream),
-            None,
-            cx,
-        );
+        // First, for what has been said down decides about what goes up.
         let down = self.poll_down(cx);
+        let up = if self.forbidden {
+            self.poll_forbidden(cx)
+        } else {
+            let client = Pin::new(&mut self.client);
+            self.up.poll(client, Pin::new(&mut self.upstream), None, cx)
+        };
         let (up_ended, down_ended) = match (up, down) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
                 return Poll::Ready(Err(error));
@@ -281,6 +301,16 @@ where
         // Registers the task, so that it is woken when the worker drains.
         let _ = self.linger.poll_passed(cx);
         Poll::Pending
+    }
+
+    /// What the client says is thrown away. The upstream is told that this was all, when the frame that it is in the middle
+    /// of need not be waited for.
+    fn poll_forbidden(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !matches!(self.parting, Parting::Waits(_)) {
+            // Where that fails the upstream has gone, which keeps nobody from hearing why.
+            let _ = self.up.poll_shut(Pin::new(&mut self.upstream), cx);
+        }
+        self.up.poll_discard(Pin::new(&mut self.client), cx)
     }
 
     /// Towards the client, with the farewell in its place.
@@ -308,8 +338,11 @@ where
             self.parting = Parting::Said;
         }
         if self.parting == Parting::Said {
-            ready!(self.down.poll_discard(Pin::new(&mut self.upstream), cx))?;
-            // The client has answered and the upstream has gone: it is the server's turn to close (RFC 6455 §7.1.1).
+            if !self.forbidden {
+                ready!(self.down.poll_discard(Pin::new(&mut self.upstream), cx))?;
+            }
+            // The client has answered and the upstream has gone, or neither matters: it is the server's turn to close (RFC
+            // 6455 §7.1.1).
             return self.down.poll_shut(Pin::new(&mut self.client), cx);
         }
         let frames = Some(&mut self.frames).filter(|_| self.protocol == Protocol::WebSocket);
@@ -381,12 +414,16 @@ mod tests {
     }
 
     fn ends(protocol: Protocol) -> Ends {
+        with(protocol, GOING_AWAY)
+    }
+
+    fn with(protocol: Protocol, farewell: Farewell) -> Ends {
         let (client, near_client) = tokio::io::duplex(64 << 10);
         let (upstream, near_upstream) = tokio::io::duplex(64 << 10);
         let sweeper = Sweeper::new();
         let parting = Arc::new(AtomicBool::new(false));
         let asked = parting.clone();
-        let farewell = move || asked.load(Ordering::Relaxed).then_some(GOING_AWAY);
+        let farewell = move |_: &mut Context<'_>| asked.load(Ordering::Relaxed).then_some(farewell);
         let linger = sweeper.deadline();
         let running = tokio::spawn(tunnel(
             near_client,
@@ -548,5 +585,54 @@ mod tests {
         ends.pass(100).await;
         ends.upstream.write_all(b"still there").await.unwrap();
         reads(&mut ends.client, b"still there").await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_may_no_more_hears_why_and_what_it_says_goes_nowhere() {
+        let mut ends = with(Protocol::WebSocket, SESSION_OVER);
+        ends.client.write_all(b"before").await.unwrap();
+        reads(&mut ends.upstream, b"before").await;
+        // A frame of four bytes, of which two are there.
+        ends.upstream.write_all(&[0x82, 4, 1, 2]).await.unwrap();
+        reads(&mut ends.client, &[0x82, 4, 1, 2]).await;
+        ends.part();
+        ends.pass(1).await;
+        ends.client.write_all(b"after").await.unwrap();
+        ends.upstream
+            .write_all(&[3, 4, 0x81, 1, b'n'])
+            .await
+            .unwrap();
+        reads(&mut ends.client, &[3, 4]).await;
+        reads(&mut ends.client, &frames::close(4401, SESSION_OVER.reason)).await;
+        // Both are told that this was all; neither is waited for.
+        let mut rest = Vec::new();
+        ends.client.read_to_end(&mut rest).await.unwrap();
+        ends.upstream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"");
+        drop(ends.client);
+        assert_eq!(ends.running.await.unwrap().up, 6);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_may_no_more_and_stays_is_cut_after_some_seconds() {
+        let mut ends = with(Protocol::WebSocket, SESSION_OVER);
+        ends.part();
+        reads(&mut ends.client, &frames::close(4401, SESSION_OVER.reason)).await;
+        for seconds in 1..5 {
+            ends.client.write_all(b"on").await.unwrap();
+            ends.pass(seconds).await;
+            assert!(!ends.running.is_finished());
+        }
+        ends.pass(6).await;
+        assert_eq!(ends.running.await.unwrap().up, 0);
+    }
+
+    #[tokio::test]
+    async fn an_opaque_protocol_of_a_client_that_may_no_more_is_cut() {
+        let mut ends = with(Protocol::Opaque, SESSION_OVER);
+        ends.client.write_all(b"ping").await.unwrap();
+        reads(&mut ends.upstream, b"ping").await;
+        ends.part();
+        assert_eq!(ends.running.await.unwrap().up, 4);
     }
 }

@@ -34,6 +34,7 @@ mod sealed;
 mod session;
 mod storm;
 mod streaming;
+mod streams_end;
 mod syntax;
 mod timers;
 mod tls;

@@ -75,6 +75,9 @@ impl CacheOutcome {
     ];
 }
 
+/// Why streams ended with their sessions.
+const STREAM_ENDS: [&str; 2] = ["ended", "expired"];
+
 const CREDENTIALS: [Credential; 3] = [Credential::Session, Credential::Bearer, Credential::ApiKey];
 
 /// The label sets of a configuration. Names within one list are unique.
@@ -236,6 +239,11 @@ impl Metrics {
         add(&self.process.cell(worker).malformed);
     }
 
+    /// A stream ended with its session: that was ended, or its token was over.
+    pub fn stream_ended(&self, worker: usize, expired: bool) {
+        add(&self.process.cell(worker).streams_ended[usize::from(expired)]);
+    }
+
     /// A reload took effect, or was refused.
     pub fn reloaded(&self, ok: bool) {
         add(&self.process.cell(self.elsewhere()).reloads[usize::from(!ok)]);
@@ -265,6 +273,8 @@ struct Process {
     /// Opened less closed here; a connection may close elsewhere, only the sum means something.
     connections: AtomicI64,
     malformed: AtomicU64,
+    /// By [`STREAM_ENDS`].
+    streams_ended: [AtomicU64; STREAM_ENDS.len()],
     /// ok, failed
     reloads: [AtomicU64; 2],
 }

@@ -1,7 +1,9 @@
 //! The Prometheus text format, version 0.0.4: `# HELP`, `# TYPE`, then `name{label="value"} number`.
 
 use super::cells::{BOUNDS, Histogram, Series};
-use super::{AuthOutcome, CREDENTIALS, CacheOutcome, Counted, METHODS, Metrics, Requests};
+use super::{
+    AuthOutcome, CREDENTIALS, CacheOutcome, Counted, METHODS, Metrics, Requests, STREAM_ENDS,
+};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -124,6 +126,18 @@ pub(super) fn render(metrics: &Metrics, counted: &Counted<'_>) -> String {
         .map(|cell| cell.connections.load(Relaxed))
         .sum();
     out.line("tollhouse_connections", &[], open.max(0));
+    out.family(
+        "tollhouse_streams_ended_total",
+        "counter",
+        "WebSockets and other streams that ended with their session.",
+    );
+    for (at, reason) in STREAM_ENDS.iter().enumerate() {
+        out.line(
+            "tollhouse_streams_ended_total",
+            &[("reason", reason)],
+            process.sum(|cell| &cell.streams_ended[at]),
+        );
+    }
     out.family(
         "tollhouse_config_reloads_total",
         "counter",

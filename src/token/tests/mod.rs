@@ -4,6 +4,7 @@ mod cache;
 mod claims;
 mod keys;
 mod signature;
+mod streams;
 
 use super::*;
 use crate::base::secret::Secret;

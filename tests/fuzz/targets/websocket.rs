@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollhouse::base::deadline::Sweeper;
 use tollhouse::upstream::upgrade::{GOING_AWAY, Protocol, tunnel};
@@ -50,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
         let (mut upstream, near_upstream) = tokio::io::duplex(1 << 20);
         let (sweeper, parting) = (Sweeper::new(), Arc::new(AtomicBool::new(false)));
         let asked = parting.clone();
-        let farewell = move || asked.load(Ordering::Relaxed).then_some(GOING_AWAY);
+        let farewell = move |_: &mut Context<'_>| asked.load(Ordering::Relaxed).then_some(GOING_AWAY);
         let linger = sweeper.deadline();
         let running = tokio::spawn(tunnel(
             near_client,

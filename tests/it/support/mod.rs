@@ -151,6 +151,11 @@ impl House {
             .unwrap_or(0.0)
     }
 
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.running.as_ref().unwrap().current.load_full()
+    }
+
     /// Drains it and says how that went.
     pub fn stop(mut self) -> Drained {
         self.running.take().unwrap().stop()
