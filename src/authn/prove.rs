@@ -203,12 +203,7 @@ impl Prover<'_> {
         client: &Client,
     ) -> Result<Arc<Verified>, Unproven> {
         self.metrics.token_cache(self.worker, CacheOutcome::Miss);
-        let who = Who {
-            client: client.ip,
-            peer_trusted: self.peer_trusted,
-            headers,
-            verified: None,
-        };
+        let who = self.who(headers, client);
         self.failures_left(&who)?;
         let verified = self.verify(asked, slot.credential, Some(&who)).await?;
         self.cache.put(
@@ -274,6 +269,27 @@ impl Prover<'_> {
                 }
                 Err(error.into())
             }
+        }
+    }
+
+    /// Whether a credential of this request may still turn out to be none; for endpoints that take such themselves.
+    pub fn may_fail(&self, from: Request<'_>) -> Result<(), Reject> {
+        self.failures_left(&self.who(from.headers, from.client))
+    }
+
+    /// One did.
+    pub fn failed(&self, from: Request<'_>) {
+        self.limits
+            .failure(self.failures, &self.who(from.headers, from.client));
+    }
+
+    /// Who answers for a credential that does not verify.
+    fn who<'r>(&self, headers: &'r HeaderMap, client: &Client) -> Who<'r> {
+        Who {
+            client: client.ip,
+            peer_trusted: self.peer_trusted,
+            headers,
+            verified: None,
         }
     }
 

@@ -139,6 +139,7 @@ impl Endpoints {
             ));
         }
         let provider = self.provider()?;
+        sessions.may_try(asked)?;
         // A code says nothing of which attempt it belongs to; with a wrong verifier it is not spent.
         for attempt in attempts.living.iter().take(ATTEMPTS_MAX) {
             let outcome = provider
@@ -154,9 +155,15 @@ impl Endpoints {
                     return Ok(reply::see_other(&place));
                 }
                 Err(LoginError::Refused { code }) if code == NOT_THIS_ONE => {}
-                Err(error) => return Err(refusal::of(error)),
+                Err(error) => {
+                    if matches!(error, LoginError::Refused { .. }) {
+                        sessions.made_up(asked);
+                    }
+                    return Err(refusal::of(error));
+                }
             }
         }
+        sessions.made_up(asked);
         Err(refusal::of(LoginError::Refused { code: NOT_THIS_ONE }))
     }
 

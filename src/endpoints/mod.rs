@@ -86,6 +86,13 @@ pub trait Sessions: Send {
         scope: Scope,
     ) -> impl Future<Output = Option<Revocable>> + Send;
 
+    /// Lets nobody show codes whose last ones were made up, before the provider is asked: one address cannot use up what all
+    /// logins share.
+    fn may_try(&self, asked: &Asked<'_>) -> Result<(), Reject>;
+
+    /// Counts a code that the provider did not give.
+    fn made_up(&mut self, asked: &Asked<'_>);
+
     /// Counts an attempt on an account: its address as [`body::Account::key`] writes it.
     fn account_limit(&mut self, account: &str) -> Result<(), Reject>;
 

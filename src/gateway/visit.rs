@@ -137,6 +137,14 @@ impl Sessions for Visit<'_> {
         })
     }
 
+    fn may_try(&self, asked: &Asked<'_>) -> Result<(), Reject> {
+        self.prover.may_fail(self.request(asked))
+    }
+
+    fn made_up(&mut self, asked: &Asked<'_>) {
+        self.prover.failed(self.request(asked));
+    }
+
     fn account_limit(&mut self, account: &str) -> Result<(), Reject> {
         let snapshot = &self.place.local.snapshot;
         let limits = &snapshot.limits;

@@ -429,3 +429,23 @@ fn an_outage_on_the_way_back_leaves_the_attempt() {
         assert_eq!(answer.location(), "/app");
     });
 }
+
+#[test]
+fn whoever_makes_codes_up_is_stopped_before_the_provider_is_asked() {
+    run(async |room| {
+        let (endpoints, mut client) = (room.usual(), Client::new());
+        start(&endpoints, &mut client, "").await;
+        for asked in 1..=3 {
+            let reject = back(&endpoints, &mut client, "code=made-up")
+                .await
+                .unwrap_err();
+            assert_eq!(reject.code(), Code::LoginFailed);
+            assert_eq!(room.asked("token.pkce"), asked);
+        }
+        let reject = back(&endpoints, &mut client, "code=made-up")
+            .await
+            .unwrap_err();
+        assert_eq!(reject.code(), Code::RateLimited);
+        assert_eq!(room.asked("token.pkce"), 3);
+    });
+}

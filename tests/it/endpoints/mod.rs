@@ -143,6 +143,7 @@ struct Client {
     opened: usize,
     /// Accounts that were counted.
     accounts: Vec<String>,
+    made_up: usize,
     /// Whether the next account is one too many.
     limited: bool,
     ended: Vec<Scope>,
@@ -159,6 +160,7 @@ impl Client {
             session: None,
             opened: 0,
             accounts: Vec::new(),
+            made_up: 0,
             limited: false,
             ended: Vec::new(),
             renewed: 0,
@@ -376,6 +378,17 @@ impl Sessions for Client {
             refresh_token: Some(grant.refresh_token.clone()).filter(|_| !goes_on),
             user: 7,
         })
+    }
+
+    fn may_try(&self, _: &Asked<'_>) -> Result<(), Reject> {
+        match self.made_up < 3 {
+            true => Ok(()),
+            false => Err(Reject::new(Code::RateLimited, "Too many made-up codes.")),
+        }
+    }
+
+    fn made_up(&mut self, _: &Asked<'_>) {
+        self.made_up += 1;
     }
 
     fn account_limit(&mut self, account: &str) -> Result<(), Reject> {
