@@ -266,6 +266,26 @@ fn a_websocket_hears_4401_when_its_session_is_ended_and_others_go_on() {
 }
 
 #[test]
+fn a_logout_at_the_gateway_ends_what_that_login_opened_and_no_other_login_of_the_user() {
+    let scene = scene();
+    let (here, there) = (
+        scene.login("ada@example.com"),
+        scene.login("ada@example.com"),
+    );
+    let (mut gone, mut stays) = (scene.socket(&here), scene.socket(&there));
+    let fields = [
+        ("Host", "app.test"),
+        ("Origin", OURS),
+        ("Cookie", &*here.cookie),
+    ];
+    let path = "/.auth/logout?scope=local";
+    let answer = scene.house.request("POST", path, &fields, "");
+    assert_eq!(answer.status, 204, "{answer:?}");
+    hears_4401(&mut gone);
+    assert!(echoes(&mut stays));
+}
+
+#[test]
 fn what_a_client_says_after_the_end_of_its_session_reaches_nobody() {
     let scene = scene();
     let ada = scene.login("ada@example.com");
