@@ -26,6 +26,7 @@ mod paths;
 mod process;
 mod provider;
 mod records;
+mod redis;
 mod refresh_storm;
 mod renewal;
 mod session;
