@@ -197,3 +197,17 @@ pub async fn soon(mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// What is kept under a name.
+pub async fn get(redis: &Redis, name: &str) -> Option<Vec<u8>> {
+    let mut command = ::redis::cmd("GET");
+    command.arg(name);
+    redis.ask(command).await.unwrap()
+}
+
+/// How many milliseconds it is kept; below zero: for ever, or it is not there.
+pub async fn life(redis: &Redis, name: &str) -> i64 {
+    let mut command = ::redis::cmd("PTTL");
+    command.arg(name);
+    redis.ask(command).await.unwrap()
+}
