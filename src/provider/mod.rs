@@ -4,6 +4,7 @@
 
 mod budget;
 mod error;
+mod lease;
 mod random;
 mod refreshes;
 pub mod supabase;

@@ -42,9 +42,9 @@ async fn quick(server: &RedisServer, ms: u64) -> Redis {
     redis
 }
 
-/// Events of warnings and errors and the return, one line each.
+/// What the log is told, a line each; nothing of it is for debugging.
 #[derive(Clone, Default)]
-struct Events(Arc<parking_lot::Mutex<String>>);
+pub struct Events(Arc<parking_lot::Mutex<String>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
@@ -65,7 +65,13 @@ impl Visit for Fields<'_> {
 }
 
 impl Events {
-    fn lines(&self) -> Vec<String> {
+    /// Hears what is said on this thread for as long as the guard lives.
+    pub fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let subscriber = tracing_subscriber::registry().with(self.clone());
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    pub fn lines(&self) -> Vec<String> {
         self.0.lock().lines().map(str::to_owned).collect()
     }
 }
@@ -175,8 +181,7 @@ fn no_command_takes_longer_than_it_may_from_a_redis_that_hangs() {
 #[test]
 fn it_comes_back_by_itself_and_the_log_is_told_once_each() {
     let events = Events::default();
-    let subscriber = tracing_subscriber::registry().with(events.clone());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = events.listen();
     // One thread, which has the subscriber.
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
