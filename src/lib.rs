@@ -9,6 +9,7 @@ pub mod base;
 pub mod exchange;
 pub mod config;
 pub mod telemetry;
+pub mod redis;
 pub mod headers;
 pub mod cors;
 pub mod limit;

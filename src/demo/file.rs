@@ -174,7 +174,7 @@ mod tests {
             let environment = ProcessEnvironment::default();
             let config = load(&text, Path::new("(demo)"), &environment, Options::default());
             let config = config.unwrap_or_else(|problems| panic!("{address}: {problems}"));
-            assert_eq!(config.warnings, [], "{address}");
+            assert!(config.warnings.is_empty(), "{address}");
             let provider = &config.providers[0];
             assert_eq!(provider.cookie_name, Some(listen.storage_key()));
             let issuer = provider.issuer.as_deref();

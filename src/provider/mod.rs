@@ -4,6 +4,7 @@
 
 mod budget;
 mod error;
+mod lease;
 mod random;
 mod refreshes;
 pub mod supabase;
@@ -11,6 +12,7 @@ pub mod supabase;
 pub use budget::{ProviderBudget, Purpose};
 pub use error::{Code, LoginError, LogoutError, RefreshError};
 pub use random::NoRandomness;
+pub(crate) use random::bytes as random_bytes;
 pub use refreshes::Refreshes;
 
 use crate::base::secret::Secret;

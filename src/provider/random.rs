@@ -8,7 +8,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 pub struct NoRandomness;
 
 /// `N` of them.
-pub(super) fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     SystemRandom::new()
         .fill(&mut bytes)

@@ -1,7 +1,9 @@
 //! One call for each refresh token, whoever waits for it (contract, section 5): all tabs of a browser that find their token
-//! old at the same time, and the requests that left it before it knew of the new one.
+//! old at the same time, and the requests that left it before it knew of the new one; with Redis also those that come to
+//! other gateways.
 
 use super::error::RefreshError;
+use super::lease::{Leases, Turn};
 use super::random::{self, NoRandomness};
 use super::supabase::Supabase;
 use super::{Browser, Grant};
@@ -10,6 +12,7 @@ use crate::base::secret::Secret;
 use crate::base::single_flight::{Crash, Landed, SingleFlight};
 use crate::config::value::Rate;
 use crate::limit::local::{Budget, Key};
+use crate::redis::Redis;
 use aws_lc_rs::hmac;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -38,7 +41,7 @@ const REFUSALS: Rate = Rate {
 };
 
 /// What a refresh came to, shared by all who wanted it.
-type Outcome = Result<Arc<Grant>, RefreshError>;
+pub(super) type Outcome = Result<Arc<Grant>, RefreshError>;
 
 /// The refreshes of a process: of every provider, kept over reloads.
 pub struct Refreshes {
@@ -48,6 +51,8 @@ pub struct Refreshes {
     refusals: Arc<Budget>,
     /// Of this process: what is in memory cannot be tried against tokens without it.
     key: hmac::Key,
+    /// With whom else calls are shared.
+    leases: Option<Arc<Leases>>,
     clock: Clock,
 }
 
@@ -85,8 +90,19 @@ impl Refreshes {
             refusals: Arc::new(Budget::new(REFUSALS, REFUSALS.count, &clock)),
             flights: SingleFlight::new(ENTRIES_MAX, clock.clone(), control),
             key: hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
+            leases: None,
             clock,
         })
+    }
+
+    /// The same, shared with all gateways that use this Redis: of them one makes the call, and the others get its outcome.
+    /// While Redis is away each goes on for itself, which the provider's reuse interval allows.
+    #[must_use]
+    pub fn shared(self, redis: Redis) -> Self {
+        Self {
+            leases: Some(Arc::new(Leases::new(redis))),
+            ..self
+        }
     }
 
     /// A new session for `token`: from a call that is made now, is under way, or ended a moment ago. Of those who want one
@@ -104,34 +120,18 @@ impl Refreshes {
         browser: &Browser,
     ) -> Outcome {
         let work = || {
-            let key = Key {
-                exact: user,
-                coarse: 0,
+            let call = Call {
+                provider: provider.clone(),
+                token: token.clone(),
+                user: Key {
+                    exact: user,
+                    coarse: 0,
+                },
+                browser: browser.clone(),
+                counts: self.counts.clone(),
+                refusals: self.refusals.clone(),
             };
-            let (provider, token, browser) = (provider.clone(), token.clone(), browser.clone());
-            let (counts, refusals) = (self.counts.clone(), self.refusals.clone());
-            let clock = self.clock.clone();
-            async move {
-                let outcome = match refusals.empty_for(&key) {
-                    None => provider.refresh(&token, &browser).await.map(Arc::new),
-                    Some(wait) => Err(RefreshError::Later {
-                        retry_after: Some(wait),
-                        why: "too many refused refresh tokens of one user".into(),
-                    }),
-                };
-                if matches!(
-                    outcome,
-                    Err(RefreshError::Over { .. } | RefreshError::NotOurs)
-                ) {
-                    let _ = refusals.take(&key);
-                }
-                log(&provider, &outcome);
-                counts.note(&outcome);
-                Landed {
-                    keep: keep(&outcome, clock.unix_millis()),
-                    value: outcome,
-                }
-            }
+            call.land(self.leases.clone(), self.clock.clone())
         };
         let key = self.key(provider.name(), token);
         let why = match timeout(provider.patience(), self.flights.get(key, work)).await {
@@ -187,6 +187,72 @@ impl Refreshes {
             *to = *from;
         }
         key
+    }
+}
+
+/// One refresh, if it comes to a call.
+struct Call {
+    provider: Arc<Supabase>,
+    token: Secret<String>,
+    user: Key,
+    browser: Browser,
+    counts: Arc<Counts>,
+    refusals: Arc<Budget>,
+}
+
+impl Call {
+    /// Makes the call, or gets to know what it came to elsewhere.
+    async fn land(self, leases: Option<Arc<Leases>>, clock: Clock) -> Landed<Outcome> {
+        let turn = match &leases {
+            None => Turn::Alone,
+            Some(leases) => {
+                let patience = self.provider.patience();
+                leases
+                    .turn(self.provider.name(), &self.token, patience)
+                    .await
+            }
+        };
+        let keep = |outcome: &Outcome| keep(outcome, clock.unix_millis());
+        let value = match turn {
+            Turn::Told(value, left) => {
+                return Landed {
+                    keep: keep(&value).min(left),
+                    value,
+                };
+            }
+            Turn::Alone => self.make().await,
+            Turn::Ours(lease) => lease.during(self.make(), keep).await,
+            Turn::Late => Err(RefreshError::Later {
+                retry_after: None,
+                why: "another gateway is asking, and has no answer yet".into(),
+            }),
+        };
+        Landed {
+            keep: keep(&value),
+            value,
+        }
+    }
+
+    async fn make(&self) -> Outcome {
+        let outcome = match self.refusals.empty_for(&self.user) {
+            None => {
+                let grant = self.provider.refresh(&self.token, &self.browser).await;
+                grant.map(Arc::new)
+            }
+            Some(wait) => Err(RefreshError::Later {
+                retry_after: Some(wait),
+                why: "too many refused refresh tokens of one user".into(),
+            }),
+        };
+        if matches!(
+            outcome,
+            Err(RefreshError::Over { .. } | RefreshError::NotOurs)
+        ) {
+            let _ = self.refusals.take(&self.user);
+        }
+        log(&self.provider, &outcome);
+        self.counts.note(&outcome);
+        outcome
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a browser keeps for us between requests: which cookies make up the session, what is in them, and the Set-Cookie
-//! fields that replace or remove them (contract, section 5). Mode `shared`: the provider's own cookies, read and written as
-//! its own library does it. Mode `sealed`: cookies of ours that only we can read.
+//! fields that replace or remove them. Mode `shared`: the provider's own cookies, read and written as its own library
+//! does it. Mode `sealed`: cookies of ours that only we can read. Mode `stored`: an id, and Redis (contract, section 5).
 
 pub mod adopt;
 mod jar;
@@ -9,6 +9,7 @@ pub mod raw;
 pub mod renewal;
 pub mod sealed;
 pub mod set_cookie;
+pub mod stored;
 pub mod supabase;
 pub mod view;
 

@@ -244,7 +244,16 @@ fn misconfigured(failure: &Failure) -> Arc<str> {
 }
 
 fn listed(codes: &[&'static str], code: &Code) -> Option<&'static str> {
-    codes.iter().find(|known| **known == code.as_str()).copied()
+    known(codes, code.as_str())
+}
+
+fn known(codes: &[&'static str], code: &str) -> Option<&'static str> {
+    codes.iter().find(|known| **known == code).copied()
+}
+
+/// The code of [`RefreshError::Over`] that is written so.
+pub(super) fn over(code: &str) -> Option<&'static str> {
+    known(OVER, code)
 }
 
 impl From<Failure> for RefreshError {

@@ -314,6 +314,11 @@ impl Supabase {
     }
 }
 
+/// The code of [`RefreshError::Over`] that is written so: what another gateway says of a refusal.
+pub(super) fn over(code: &str) -> Option<&'static str> {
+    answer::over(code)
+}
+
 fn login_call(
     path: &'static str,
     query: Vec<(&'static str, String)>,

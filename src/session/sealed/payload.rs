@@ -22,7 +22,7 @@ pub struct SealedSession {
 }
 
 impl SealedSession {
-    pub(super) fn to_bytes(&self) -> Secret<Vec<u8>> {
+    pub(in crate::session) fn to_bytes(&self) -> Secret<Vec<u8>> {
         let access = self.access_token.expose().as_bytes();
         let refresh = self.refresh_token.as_ref();
         let refresh = refresh.map_or(&[][..], |token| token.expose().as_bytes());
@@ -39,7 +39,7 @@ impl SealedSession {
         Secret::new(out)
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::session) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (expires_at, rest) = bytes.split_first_chunk()?;
         let (created_at, rest) = rest.split_first_chunk()?;
         let (seen_at, rest) = rest.split_first_chunk()?;

@@ -62,14 +62,16 @@ impl SealingKey {
 /// The keys of a configuration.
 pub struct KeyRing {
     keys: Vec<(u8, RandomizedNonceKey)>,
+    /// Of the first key. Makes ids.
+    ids: hmac::Key,
 }
 
 impl KeyRing {
     /// The first key seals, every key opens.
     pub fn new(keys: &[SealingKey]) -> Result<Self, NotARing> {
-        if keys.is_empty() {
+        let Some(first) = keys.first() else {
             return Err(NotARing::Empty);
-        }
+        };
         if keys.len() > KEYS_MAX {
             return Err(NotARing::TooMany);
         }
@@ -77,12 +79,33 @@ impl KeyRing {
             RandomizedNonceKey::new(&AES_256_GCM, key.0.expose()).map(|made| (key.id(), made))
         });
         let keys = made.collect::<Result<_, _>>();
-        keys.map(|keys| Self { keys })
-            .map_err(|_| NotARing::NotAKey)
+        let ids = hmac::Key::new(hmac::HMAC_SHA256, first.0.expose());
+        let ids = hmac::sign(&ids, b"tollhouse session ids");
+        keys.map(|keys| Self {
+            keys,
+            ids: hmac::Key::new(hmac::HMAC_SHA256, ids.as_ref()),
+        })
+        .map_err(|_| NotARing::NotAKey)
     }
 
-    /// Seals for a cookie of this name; `None` only when the cryptographic library fails.
-    pub(super) fn seal(&self, name: &str, plain: &Secret<Vec<u8>>) -> Option<Vec<u8>> {
+    /// 32 bytes that nobody can tell from random ones without the first key, and that all who have it make of the same
+    /// parts.
+    pub(in crate::session) fn derive(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.ids);
+        for part in parts {
+            // The length keeps a part and the one behind it apart.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut bytes = [0; 32];
+        for (to, from) in bytes.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        bytes
+    }
+
+    /// Seals for a cookie or a record of this name; `None` only when the cryptographic library fails.
+    pub(in crate::session) fn seal(&self, name: &str, plain: &Secret<Vec<u8>>) -> Option<Vec<u8>> {
         let (id, key) = self.keys.first()?;
         let plain = plain.expose();
         let mut out = Vec::with_capacity(TEXT_STARTS + plain.len() + AES_256_GCM.tag_len());
@@ -98,8 +121,12 @@ impl KeyRing {
         Some(out)
     }
 
-    /// What was sealed for a cookie of this name.
-    pub(super) fn open(&self, name: &str, sealed: &[u8]) -> Result<Secret<Vec<u8>>, NotOpened> {
+    /// What was sealed for a cookie or a record of this name.
+    pub(in crate::session) fn open(
+        &self,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Secret<Vec<u8>>, NotOpened> {
         let (version, rest) = sealed.split_first().ok_or(NotOpened::Version)?;
         if *version != VERSION {
             return Err(NotOpened::Version);
@@ -128,7 +155,7 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// A cookie is good only under the name for which it was sealed.
+/// A cookie or a record is good only under the name for which it was sealed. No cookie is named as records are.
 fn authenticated(name: &str) -> Aad<Vec<u8>> {
     Aad::from([&[VERSION], name.as_bytes()].concat())
 }
@@ -190,6 +217,21 @@ mod tests {
         for key in [first, twin] {
             let sealed = seal(&KeyRing::new(&[key]).unwrap());
             assert_eq!(open(&both, &sealed).unwrap(), b"plain");
+        }
+    }
+
+    #[test]
+    fn ids_are_of_the_first_key_and_of_every_part() {
+        let ring = |bytes: &[u8]| ring(bytes);
+        let id = ring(&[1, 2]).derive(&[b"ab", b"c"]);
+        assert_eq!(ring(&[1]).derive(&[b"ab", b"c"]), id);
+        for other in [
+            ring(&[2, 1]).derive(&[b"ab", b"c"]),
+            ring(&[1]).derive(&[b"a", b"bc"]),
+            ring(&[1]).derive(&[b"abc"]),
+            ring(&[1]).derive(&[b"ab", b"d"]),
+        ] {
+            assert_ne!(other, id);
         }
     }
 

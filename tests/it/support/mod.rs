@@ -6,6 +6,7 @@ pub mod frames;
 pub mod http2;
 pub mod keys;
 mod provider;
+pub mod redis;
 pub mod tls;
 mod upstream;
 pub mod upstream2;
