@@ -54,7 +54,13 @@ impl Prover<'_> {
                 let look_again = session.look_again_new();
                 let verified = self.accept(session, claims, &grant, look_again).await?;
                 *told = session
-                    .open(from.headers, &grant)
+                    .open(
+                        from.headers,
+                        &grant,
+                        &verified.identity,
+                        Some(refresh_token),
+                    )
+                    .await
                     .map_err(|why| unusable(&why.to_string()))?;
                 adopt.done(refresh_token, now);
                 Ok(Some(verified))

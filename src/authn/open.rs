@@ -6,7 +6,9 @@ use super::session::{Request, claims_of, unusable};
 use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
 use crate::provider::Grant;
+use crate::provider::supabase::Scope;
 use crate::session::{Held, Told};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// How long tokens are taken to live that do not say when they were issued.
@@ -37,7 +39,8 @@ impl Prover<'_> {
         let look_again = session.look_again_new();
         let verified = self.granted(session, grant, look_again).await?;
         *told = session
-            .open(from.headers, grant)
+            .open(from.headers, grant, &verified.identity, None)
+            .await
             .map_err(|why| unusable(&why.to_string()))?;
         Ok(verified)
     }
@@ -49,7 +52,7 @@ impl Prover<'_> {
         told: &mut Told,
     ) -> Result<Arc<Verified>, Reject> {
         let session = self.session.ok_or_else(none)?;
-        let brought = match session.read(from.headers) {
+        let brought = match session.read(from.headers).await {
             Held::Session(brought) => brought,
             // Everything else is told as it is to any request.
             _ => return self.cookie(from, told).await?.ok_or_else(missing),
@@ -72,51 +75,69 @@ impl Prover<'_> {
             .await
     }
 
-    /// The request's session ends: nobody gets in with it any more, and its cookies go. `others`: it is all others of its
-    /// user that end, and this one goes on.
+    /// Sessions end as `scope` says: the request's, which takes its cookies along, all others of its user, or both. Nobody
+    /// gets in with one of them any more, as far as we keep it or have seen it; its provider must hear of the rest.
     ///
-    /// `None`: there is nothing to tell its provider, for nothing proves that there was a session.
-    pub async fn end(&self, others: bool, from: Request<'_>, told: &mut Told) -> Option<Ended> {
-        let session = self.session?;
-        let held = session.read(from.headers);
-        if !others {
-            told.set = session.clear(from.headers);
-            told.pairs = None;
-        }
-        let (access_token, refresh_token, ours) = match held {
-            Held::Session(brought) => {
-                let ours = brought.is_ours();
-                (brought.access_token, brought.refresh_token, ours)
-            }
-            Held::Token(token) => (token, None, false),
-            Held::Nothing | Held::Unreadable(_) | Held::Over(_) => return None,
+    /// `Ok(None)`: there is nothing to tell, for nothing proves that there was a session.
+    pub async fn end(
+        &self,
+        scope: Scope,
+        from: Request<'_>,
+        told: &mut Told,
+    ) -> Result<Option<Ended>, Reject> {
+        let session = self.session.ok_or_else(none)?;
+        let held = match session.read(from.headers).await {
+            // Whoever were told that they are logged out while their session lives on would not try again.
+            Held::Away(why) => return Err(self.away(session, &why)),
+            held => held,
         };
-        let token = access_token.expose().as_bytes();
-        let identity = self.tokens.verify_past(session.provider, token).await;
-        // A key may be gone, but what is sealed it was us who put there.
-        if identity.is_err() && !ours {
-            return None;
+        let own = scope != Scope::Others;
+        if own {
+            told.set = session.clear(from.headers);
         }
-        let claims = claims_of(access_token.expose())?;
-        let time = |name: &str| claims.get(name).and_then(serde_json::Value::as_u64);
-        let expires_at = time("exp")?;
-        if !others && let Some(id) = claims.get("session_id").and_then(|id| id.as_str()) {
-            // A token that a renewal brings at this very moment lives as long again.
-            let life = time("iat").map_or(DAY_SECONDS, |issued| expires_at.saturating_sub(issued));
-            let until = expires_at.max(self.clock.unix().saturating_add(life));
+        let (access_token, refresh_token, brought) = match held {
+            Held::Session(brought) => {
+                let (access, refresh) = (&brought.access_token, &brought.refresh_token);
+                (access.clone(), refresh.clone(), Some(brought))
+            }
+            Held::Token(token) => (token, None, None),
+            Held::Nothing | Held::Unreadable(_) | Held::Over(_) | Held::Away(_) => return Ok(None),
+        };
+        let ours = brought.as_ref().is_some_and(|brought| brought.is_ours());
+        let token = access_token.expose().as_bytes();
+        // A key may be gone, but what is sealed it was us who put there.
+        let proven = self.tokens.verify_past(session.provider, token).await;
+        let claims = match (proven, claims_of(access_token.expose())) {
+            (Err(_), _) if !ours => return Ok(None),
+            (_, Some(claims)) => claims,
+            (_, None) => return Ok(None),
+        };
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        let time = |name: &str| claims.get(name).and_then(Value::as_u64);
+        let Some(expires_at) = time("exp") else {
+            return Ok(None);
+        };
+        // A token that a renewal brings at this very moment lives as long again.
+        let life = time("iat").map_or(DAY_SECONDS, |issued| expires_at.saturating_sub(issued));
+        let until = expires_at.max(self.clock.unix().saturating_add(life));
+        if let Some(id) = text("session_id").filter(|_| own) {
             self.tokens.end_session(session.provider, id, until);
         }
-        let user = claims
-            .get("sub")
-            .and_then(|sub| sub.as_str())
-            .unwrap_or_default()
-            .into();
-        Some(Ended {
-            user,
+        if let Some(brought) = &brought {
+            let ended = match scope {
+                Scope::Local => session.end(brought).await.map(|()| Vec::new()),
+                Scope::Global | Scope::Others => session.end_all(brought, own).await,
+            };
+            for id in ended.map_err(|why| self.away(session, &why))? {
+                self.tokens.end_session(session.provider, &id, until);
+            }
+        }
+        Ok(Some(Ended {
+            user: text("sub").unwrap_or_default().into(),
             access_token,
             refresh_token,
             expires_at,
-        })
+        }))
     }
 }
 

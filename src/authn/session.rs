@@ -7,7 +7,8 @@ use crate::headers::forwarded::Client;
 use crate::limit::keyed;
 use crate::provider::{Browser, Grant};
 use crate::session::renewal::{NotRenewed, Renewal};
-use crate::session::{Brought, Held, Session, Told};
+use crate::session::stored::StoreError;
+use crate::session::{Brought, Held, NotKept, Session, Told};
 use crate::telemetry::metrics::AuthOutcome;
 use crate::token::{Issuer, Slot};
 use base64::Engine as _;
@@ -102,7 +103,7 @@ impl Prover<'_> {
         from: Request<'_>,
         told: &mut Told,
     ) -> Result<Option<Arc<Verified>>, Reject> {
-        let brought = match session.read(from.headers) {
+        let brought = match session.read(from.headers).await {
             Held::Nothing => return Ok(None),
             Held::Unreadable(why) => {
                 self.count(session, AuthOutcome::Invalid);
@@ -110,6 +111,7 @@ impl Prover<'_> {
                 return Err(missing().because(format!("the session cookie cannot be read: {why}")));
             }
             Held::Over(why) => return Err(self.gone(session, from.headers, told, why)),
+            Held::Away(why) => return Err(self.away(session, &why)),
             Held::Token(token) => {
                 let asked = Asked::of(session, &token, u64::MAX);
                 let verified = match known {
@@ -127,7 +129,7 @@ impl Prover<'_> {
             }
             Held::Session(brought) => brought,
         };
-        let proven = match known {
+        let proven = match known.filter(|_| !brought.may_change()) {
             Some(known) => Ok(known),
             None => self.proven(session, &brought, raw, from).await,
         };
@@ -231,13 +233,24 @@ impl Prover<'_> {
                 let claims = before.claims.as_ref();
                 let look_again = session.look_again_renewed(brought);
                 match self.accept(session, claims, &grant, look_again).await {
-                    Ok(verified) => match session.go_on(from.headers, brought, &grant) {
-                        Ok(new) => {
-                            *told = new;
-                            return Ok(verified);
+                    Ok(verified) => {
+                        let who = &verified.identity;
+                        match session.go_on(from.headers, brought, &grant, who).await {
+                            Ok(new) => {
+                                *told = new;
+                                return Ok(verified);
+                            }
+                            Err(why @ NotKept::Gone) => {
+                                return Err(self.gone(
+                                    session,
+                                    from.headers,
+                                    told,
+                                    why.to_string(),
+                                ));
+                            }
+                            Err(why) => unusable(&why.to_string()),
                         }
-                        Err(why) => unusable(&why.to_string()),
-                    },
+                    }
                     Err(reject) => reject,
                 }
             }
@@ -378,6 +391,16 @@ impl Prover<'_> {
         told.set = session.clear(headers);
         self.count(session, AuthOutcome::Expired);
         Reject::new(Code::SessionExpired, "The session is over. Sign in again.").because(why)
+    }
+
+    /// Fails closed: a session of which nothing is known is neither one nor none.
+    pub(super) fn away(&self, session: &Session, why: &StoreError) -> Reject {
+        self.count(session, AuthOutcome::Unavailable);
+        Reject::new(
+            Code::AuthUnavailable,
+            "Sessions are out of reach at the moment. Try again soon; yours is kept.",
+        )
+        .because(why.to_string())
     }
 
     fn over(&self, session: &Session, why: impl Into<Cow<'static, str>>) -> Reject {

@@ -115,7 +115,7 @@ impl Endpoints {
         self.places.judge(wanted, here)
     }
 
-    /// 204 whatever happens: whoever wants to be logged out is.
+    /// 204 whatever the provider says: whoever wants to be logged out is. Not so where sessions are out of reach.
     async fn logout(
         &self,
         asked: &Asked<'_>,
@@ -126,7 +126,7 @@ impl Endpoints {
             Some(name) => Scope::named(&name)
                 .ok_or_else(|| refusal::bad("`scope` is local, global or others."))?,
         };
-        let revocable = Box::pin(sessions.end(asked, scope)).await;
+        let revocable = Box::pin(sessions.end(asked, scope)).await?;
         if let (Some(revocable), Some(provider)) = (revocable, &self.provider) {
             self.revocations
                 .revoke(provider, revocable, scope, &asked.browser)

@@ -78,13 +78,15 @@ pub trait Sessions: Send {
     /// Lets nobody in with the session of the request any more, and tells the removal of every cookie of it, whatever they
     /// hold. With [`Scope::Others`] it is the other way round: this session goes on, and is renewed when it is over.
     ///
+    /// An error where it is not known whether the session lives on: nobody is told that it does not.
+    ///
     /// What the provider must still hear: only of a session whose token is signed by it (it may be over), so that nobody
     /// can make us ask the provider with made-up tokens.
     fn end(
         &mut self,
         asked: &Asked<'_>,
         scope: Scope,
-    ) -> impl Future<Output = Option<Revocable>> + Send;
+    ) -> impl Future<Output = Result<Option<Revocable>, Reject>> + Send;
 
     /// Lets nobody show codes whose last ones were made up, before the provider is asked: one address cannot use up what all
     /// logins share.

@@ -120,21 +120,16 @@ impl Sessions for Visit<'_> {
         Ok(verified)
     }
 
-    async fn end(&mut self, asked: &Asked<'_>, scope: Scope) -> Option<Revocable> {
-        let others = scope == Scope::Others;
+    async fn end(&mut self, asked: &Asked<'_>, scope: Scope) -> Result<Option<Revocable>, Reject> {
         let mut told = Told::default();
-        let ended = self
-            .prover
-            .end(others, self.request(asked), &mut told)
-            .await;
+        let ended = self.prover.end(scope, self.request(asked), &mut told).await;
         self.add(told);
-        let ended = ended?;
-        Some(Revocable {
+        Ok(ended?.map(|ended| Revocable {
             access_token: ended.access_token,
             expires_at: ended.expires_at,
-            refresh_token: ended.refresh_token.filter(|_| !others),
+            refresh_token: ended.refresh_token.filter(|_| scope != Scope::Others),
             user: keyed(&[ended.user.as_bytes()]),
-        })
+        }))
     }
 
     fn may_try(&self, asked: &Asked<'_>) -> Result<(), Reject> {

@@ -1,16 +1,17 @@
 //! Where sessions are kept: what each mode reads out of a request's cookies, and what it writes into them.
 
+use super::own::OwnCookies;
 use super::raw::RawCookie;
 use super::sealed::{SealedCookies, SealedSession};
+use super::stored::{Found, Record, Replaced, SessionId, StoredSessions};
 use super::supabase::{SessionCookie, Style, SupabaseCookies, SupabaseWriter};
-use super::{Brought, From, Held, NotKept, Times, Told};
+use super::{Brought, From, Held, Lifetimes, NotKept, Told, Unreadable};
 use crate::base::secret::Secret;
+use crate::exchange::Identity;
 use crate::provider::Grant;
 use http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// A session that is used is kept alive when this part of `idle_timeout` has passed.
-const PART_OF_IDLE: u64 = 10;
 
 /// The place of a mode.
 #[derive(Debug)]
@@ -31,46 +32,17 @@ pub enum Jar {
         /// How long a session may last.
         lifetimes: Lifetimes,
     },
-}
-
-/// How long a session may last that is of our making.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetimes {
-    /// From its beginning.
-    pub max_age: Duration,
-    /// Without being used.
-    pub idle_timeout: Duration,
-}
-
-impl Lifetimes {
-    /// Why a session is over, if it is. Times in Unix seconds.
-    fn over(&self, created_at: u64, seen_at: u64, now: u64) -> Option<&'static str> {
-        if now.saturating_sub(created_at) >= self.max_age.as_secs() {
-            Some("it has lasted for `session.max_age`")
-        } else if now.saturating_sub(seen_at) >= self.idle_timeout.as_secs() {
-            Some("nobody has used it for `session.idle_timeout`")
-        } else {
-            None
-        }
-    }
-
-    /// When the first of the two ends it.
-    fn end(&self, created_at: u64, seen_at: u64) -> u64 {
-        let by_age = created_at.saturating_add(self.max_age.as_secs());
-        let by_rest = seen_at.saturating_add(self.idle_timeout.as_secs());
-        by_age.min(by_rest)
-    }
-
-    /// When either has to be looked at.
-    fn look_again(&self, created_at: u64, seen_at: u64) -> u64 {
-        self.touch_at(seen_at).min(self.end(created_at, seen_at))
-    }
-
-    /// When it is time to say that it is used.
-    fn touch_at(&self, seen_at: u64) -> u64 {
-        let part = (self.idle_timeout.as_secs() / PART_OF_IDLE).max(1);
-        seen_at.saturating_add(part)
-    }
+    /// Mode `stored`.
+    Stored {
+        /// The cookie with the id.
+        cookies: OwnCookies,
+        /// What the id stands for.
+        store: StoredSessions,
+        /// How long a session may last.
+        lifetimes: Lifetimes,
+        /// For how long what was read of a session counts.
+        cache_ttl: Duration,
+    },
 }
 
 impl Jar {
@@ -78,14 +50,15 @@ impl Jar {
         match self {
             Self::Supabase { cookies, .. } => cookies.owns(name),
             Self::RawToken(cookie) => cookie.name.as_bytes() == name,
-            Self::Sealed { cookies, .. } => cookies.owns(name),
+            Self::Sealed { cookies, .. } => cookies.own().owns(name),
+            Self::Stored { cookies, .. } => cookies.owns(name),
         }
     }
 
     pub(super) fn is_verifier(&self, name: &[u8]) -> bool {
         match self {
             Self::Supabase { cookies, .. } => cookies.is_verifier(name),
-            Self::RawToken(_) | Self::Sealed { .. } => false,
+            Self::RawToken(_) | Self::Sealed { .. } | Self::Stored { .. } => false,
         }
     }
 
@@ -105,11 +78,12 @@ impl Jar {
                 }
                 None => false,
             },
-            Self::Sealed { cookies, .. } => cookies.append_raw(headers, key),
+            Self::Sealed { cookies, .. } => cookies.own().append_raw(headers, key),
+            Self::Stored { cookies, .. } => cookies.append_raw(headers, key),
         }
     }
 
-    pub(super) fn read(&self, headers: &HeaderMap, now: u64) -> Held {
+    pub(super) async fn read(&self, headers: &HeaderMap, now: u64) -> Held {
         match self {
             Self::Supabase { cookies, .. } => match cookies.read(headers) {
                 Ok(Some(session)) => Held::Session(Box::new(Brought::shared(session))),
@@ -125,15 +99,27 @@ impl Jar {
                 Ok(None) => Held::Nothing,
                 Err(why) => Held::Unreadable(why.into()),
             },
+            Self::Stored { cookies, store, .. } => {
+                let id = match id_of(cookies, headers) {
+                    Ok(Some(id)) => id,
+                    Ok(None) => return Held::Nothing,
+                    Err(why) => return Held::Unreadable(why),
+                };
+                match store.read(&id).await {
+                    Ok(Some(found)) => Held::Session(Box::new(Brought::stored(id, found))),
+                    Ok(None) => Held::Over("it is not in the store, or no longer"),
+                    Err(why) => Held::Away(why),
+                }
+            }
         }
     }
 
-    pub(super) fn look_again(&self, brought: &Brought) -> u64 {
+    pub(super) fn look_again(&self, brought: &Brought, now: u64) -> u64 {
         match (self, &brought.from) {
             (Self::Sealed { lifetimes, .. }, From::Sealed(times)) => {
                 lifetimes.look_again(times.created_at, times.seen_at)
             }
-            _ => u64::MAX,
+            _ => self.look_again_new(now),
         }
     }
 
@@ -142,14 +128,16 @@ impl Jar {
             (Self::Sealed { lifetimes, .. }, From::Sealed(times)) => {
                 lifetimes.look_again(times.created_at, now)
             }
-            _ => u64::MAX,
+            _ => self.look_again_new(now),
         }
     }
 
     pub(super) fn look_again_new(&self, now: u64) -> u64 {
         match self {
-            Self::Sealed { lifetimes, .. } => lifetimes.look_again(now, now),
             Self::Supabase { .. } | Self::RawToken(_) => u64::MAX,
+            Self::Sealed { lifetimes, .. } => lifetimes.look_again(now, now),
+            // In whole seconds, and rather too early: less than one is none.
+            Self::Stored { cache_ttl, .. } => now.saturating_add(cache_ttl.as_secs()),
         }
     }
 
@@ -176,30 +164,57 @@ impl Jar {
         Some(write_sealed(cookies, lifetimes, headers, &session, now))
     }
 
-    pub(super) fn open(
+    /// `from`: the refresh token that a session was taken over with, so that all who bring it get the same one.
+    pub(super) async fn open(
         &self,
         headers: &HeaderMap,
         grant: &Grant,
+        identity: &Identity,
         unix_millis: u64,
+        from: Option<&Secret<String>>,
     ) -> Result<Told, NotKept> {
+        let now = unix_millis / 1000;
         match self {
             Self::Supabase { writer, .. } => {
                 write_shared(writer, headers, grant, Style::default(), unix_millis)
             }
             Self::RawToken(_) => Err(NotKept::because(&"nobody logs in with this cookie here")),
             Self::Sealed { cookies, lifetimes } => {
-                let now = unix_millis / 1000;
                 let session = granted(grant, now, now);
                 write_sealed(cookies, lifetimes, headers, &session, now)
+            }
+            Self::Stored {
+                cookies,
+                store,
+                lifetimes,
+                ..
+            } => {
+                let record = record(granted(grant, now, now), identity);
+                let id = match from {
+                    Some(from) => store.create_once(from, &record).await?.0,
+                    None => store.create(&record).await?,
+                };
+                // What a browser had before a login is none any more, whoever put it there.
+                if let Ok(Some(before)) = id_of(cookies, headers)
+                    && before != id
+                    && let Err(why) = store.delete(&before).await
+                {
+                    tracing::warn!(%why, "a session before a login was not removed");
+                }
+                let text = id.text();
+                let set = cookies.write(headers, text.expose(), lifetimes.max_age);
+                let set = set.map_err(|why| NotKept::because(&why))?;
+                Ok(Told { set, pairs: None })
             }
         }
     }
 
-    pub(super) fn go_on(
+    pub(super) async fn go_on(
         &self,
         headers: &HeaderMap,
         brought: &Brought,
         grant: &Grant,
+        identity: &Identity,
         unix_millis: u64,
     ) -> Result<Told, NotKept> {
         let now = unix_millis / 1000;
@@ -211,6 +226,15 @@ impl Jar {
                 let session = granted(grant, times.created_at, now);
                 write_sealed(cookies, lifetimes, headers, &session, now)
             }
+            (Self::Stored { store, .. }, From::Stored { id, found }) => {
+                let created_at = found.record.session.created_at;
+                let record = record(granted(grant, created_at, now), identity);
+                match store.replace(id, found, &record).await? {
+                    // What somebody else has written meanwhile came from the same provider, and not earlier.
+                    Replaced::Done | Replaced::Changed => Ok(Told::default()),
+                    Replaced::Gone => Err(NotKept::Gone),
+                }
+            }
             _ => Err(NotKept::because(&"it is of another mode")),
         }
     }
@@ -219,23 +243,50 @@ impl Jar {
         match self {
             Self::Supabase { writer, .. } => writer.clear(headers),
             Self::RawToken(cookie) => cookie.clear(headers),
-            Self::Sealed { cookies, .. } => cookies.clear(headers),
+            Self::Sealed { cookies, .. } => cookies.own().clear(headers),
+            Self::Stored { cookies, .. } => cookies.clear(headers),
+        }
+    }
+
+    /// The store, where there is one.
+    pub(super) fn store(&self) -> Option<&StoredSessions> {
+        match self {
+            Self::Stored { store, .. } => Some(store),
+            Self::Supabase { .. } | Self::RawToken(_) | Self::Sealed { .. } => None,
         }
     }
 }
 
 impl Brought {
     fn sealed(session: SealedSession) -> Self {
+        let from = From::Sealed(super::Times {
+            expires_at: session.expires_at,
+            created_at: session.created_at,
+            seen_at: session.seen_at,
+        });
         Self {
             access_token: session.access_token,
             refresh_token: session.refresh_token,
-            from: From::Sealed(Times {
-                expires_at: session.expires_at,
-                created_at: session.created_at,
-                seen_at: session.seen_at,
-            }),
+            from,
         }
     }
+
+    fn stored(id: SessionId, found: Arc<Found>) -> Self {
+        let session = &found.record.session;
+        Self {
+            access_token: session.access_token.clone(),
+            refresh_token: session.refresh_token.clone(),
+            from: From::Stored { id, found },
+        }
+    }
+}
+
+fn id_of(cookies: &OwnCookies, headers: &HeaderMap) -> Result<Option<SessionId>, Unreadable> {
+    let Some(value) = cookies.value(headers)? else {
+        return Ok(None);
+    };
+    let id = SessionId::parse(&value);
+    id.map(Some).ok_or(Unreadable::NotAnId)
 }
 
 fn sealed(session: SealedSession, lifetimes: &Lifetimes, now: u64) -> Held {
@@ -243,6 +294,22 @@ fn sealed(session: SealedSession, lifetimes: &Lifetimes, now: u64) -> Held {
         Some(why) => Held::Over(why),
         None => Held::Session(Box::new(Brought::sealed(session))),
     }
+}
+
+fn record(session: SealedSession, identity: &Identity) -> Record {
+    Record {
+        session,
+        user: user_of(identity),
+        provider_session: identity
+            .session_id
+            .clone()
+            .filter(|session| !session.is_empty()),
+    }
+}
+
+/// Provider and user as one word. No provider's name has a space.
+fn user_of(identity: &Identity) -> Box<str> {
+    format!("{} {}", identity.provider, identity.user_id).into()
 }
 
 fn granted(grant: &Grant, created_at: u64, seen_at: u64) -> SealedSession {

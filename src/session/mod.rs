@@ -5,6 +5,8 @@
 pub mod adopt;
 mod jar;
 mod json;
+mod life;
+pub mod own;
 pub mod raw;
 pub mod renewal;
 pub mod sealed;
@@ -13,16 +15,21 @@ pub mod stored;
 pub mod supabase;
 pub mod view;
 
-pub use jar::{Jar, Lifetimes};
+pub use jar::Jar;
+pub use life::Lifetimes;
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::exchange::Identity;
 use crate::provider::Grant;
 use adopt::Adopt;
 use http::{HeaderMap, HeaderValue};
+use own::Strange;
 use renewal::Renewal;
 use sealed::NotOpened;
 use std::fmt;
+use std::sync::Arc;
+use stored::{Found, SessionId, StoreError, StoredSessions};
 use supabase::{Malformed, SessionCookie, Style};
 
 /// The sessions of a configuration: where they are kept, and how they go on.
@@ -47,6 +54,8 @@ pub enum Held {
     Over(&'static str),
     /// An access token, not verified, and nothing besides.
     Token(Secret<String>),
+    /// Where sessions are kept is out of reach. Whether there is one nobody knows.
+    Away(StoreError),
     /// A whole session, of which no token is verified.
     Session(Box<Brought>),
 }
@@ -60,6 +69,12 @@ pub enum Unreadable {
     /// Sealed ones.
     #[error(transparent)]
     Sealed(#[from] NotOpened),
+    /// Those with an id.
+    #[error(transparent)]
+    Strange(#[from] Strange),
+    /// A value that no id has.
+    #[error("the session cookie holds no id")]
+    NotAnId,
 }
 
 /// A session as a request brought it.
@@ -79,6 +94,8 @@ enum From {
     Shared(Style),
     /// Written by us.
     Sealed(Times),
+    /// Kept by us, under this id.
+    Stored { id: SessionId, found: Arc<Found> },
 }
 
 /// Unix seconds.
@@ -95,7 +112,12 @@ struct Times {
 impl Brought {
     /// Whether only we can have written it, so that what it holds is a provider's word though nothing of it is verified.
     pub fn is_ours(&self) -> bool {
-        matches!(self.from, From::Sealed(_))
+        !matches!(self.from, From::Shared(_))
+    }
+
+    /// Whether equal cookies may hold another session the next time they are read.
+    pub fn may_change(&self) -> bool {
+        matches!(self.from, From::Stored { .. })
     }
 
     fn shared(cookie: SessionCookie) -> Self {
@@ -126,14 +148,26 @@ impl fmt::Debug for Told {
     }
 }
 
-/// Why a new session was not kept. For the log; the session before it stays.
+/// Why a new session was not kept. For the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session cannot be kept: {0}")]
-pub struct NotKept(Box<str>);
+pub enum NotKept {
+    /// The session before it was ended meanwhile, and stays ended.
+    #[error("the session was ended")]
+    Gone,
+    /// The session before it stays.
+    #[error("the session cannot be kept: {0}")]
+    Unable(Box<str>),
+}
 
 impl NotKept {
     fn because(why: &dyn fmt::Display) -> Self {
-        Self(why.to_string().into())
+        Self::Unable(why.to_string().into())
+    }
+}
+
+impl std::convert::From<StoreError> for NotKept {
+    fn from(error: StoreError) -> Self {
+        Self::because(&error)
     }
 }
 
@@ -183,13 +217,13 @@ impl Session {
     }
 
     /// The request's session.
-    pub fn read(&self, headers: &HeaderMap) -> Held {
-        self.jar.read(headers, self.clock.unix())
+    pub async fn read(&self, headers: &HeaderMap) -> Held {
+        self.jar.read(headers, self.clock.unix()).await
     }
 
     /// From when on what was read must be read again, whatever its token says, in Unix seconds.
     pub fn look_again(&self, brought: &Brought) -> u64 {
-        self.jar.look_again(brought)
+        self.jar.look_again(brought, self.clock.unix())
     }
 
     /// As [`Session::look_again`], for what a renewal of this session makes of it now.
@@ -207,22 +241,58 @@ impl Session {
         self.jar.touch(headers, brought, self.clock.unix())
     }
 
-    /// What a login gave, for a browser that may have had another session.
-    pub fn open(&self, headers: &HeaderMap, grant: &Grant) -> Result<Told, NotKept> {
-        let mut told = self.jar.open(headers, grant, self.clock.unix_millis())?;
+    /// What a login gave, for a browser that may have had another session. `from`: the refresh token that it was taken over
+    /// with, if it was: all who bring that at the same time get the same session.
+    pub async fn open(
+        &self,
+        headers: &HeaderMap,
+        grant: &Grant,
+        identity: &Identity,
+        from: Option<&Secret<String>>,
+    ) -> Result<Told, NotKept> {
+        let now = self.clock.unix_millis();
+        let mut told = self.jar.open(headers, grant, identity, now, from).await?;
         self.clear_adopted(headers, &mut told);
         Ok(told)
     }
 
     /// What a renewal gave, in the place of the session that it came from.
-    pub fn go_on(
+    pub async fn go_on(
         &self,
         headers: &HeaderMap,
         brought: &Brought,
         grant: &Grant,
+        identity: &Identity,
     ) -> Result<Told, NotKept> {
-        self.jar
-            .go_on(headers, brought, grant, self.clock.unix_millis())
+        let now = self.clock.unix_millis();
+        self.jar.go_on(headers, brought, grant, identity, now).await
+    }
+
+    /// Ends a session where it is kept by us; one that its browser keeps lives on in copies until its token is over.
+    pub async fn end(&self, brought: &Brought) -> Result<(), StoreError> {
+        match (self.jar.store(), &brought.from) {
+            (Some(store), From::Stored { id, .. }) => store.delete(id).await.map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends all sessions that we keep of this one's user, itself included or not; returns the provider's ids of them.
+    pub async fn end_all(
+        &self,
+        brought: &Brought,
+        included: bool,
+    ) -> Result<Vec<Box<str>>, StoreError> {
+        let (Some(store), From::Stored { id, found }) = (self.jar.store(), &brought.from) else {
+            return Ok(Vec::new());
+        };
+        let spared = Some(id).filter(|_| !included);
+        let deleted = store.delete_all_of(&found.record.user, spared).await;
+        deleted.complete.map(|()| deleted.provider_sessions)
+    }
+
+    /// The store behind them, in mode `stored`.
+    pub fn store(&self) -> Option<&StoredSessions> {
+        self.jar.store()
     }
 
     /// The Set-Cookie fields that remove every cookie of the request's session.

@@ -19,6 +19,7 @@ use crate::headers::names::Forgeable;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Place};
 use crate::provider::Refreshes;
+use crate::redis::{self, Redis};
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub session: Option<Session>,
     /// Its endpoints, when there are any, or one of them at a path of the operator's.
     pub endpoints: Option<Endpoints>,
+    /// What replicas share, when there is anything.
+    pub redis: Option<Redis>,
     /// Its renewals, under way and just over.
     pub refreshes: Arc<Refreshes>,
     /// Budgets.
@@ -126,9 +129,12 @@ pub enum CompileError {
     /// The trust for https cannot be set up.
     #[error("the system's certificates cannot be used")]
     Tls(#[source] rustls::Error),
-    /// The mode `stored` cannot be served.
-    #[error("sessions of the mode `stored` cannot be served yet")]
-    Stored,
+    /// There is no store for them.
+    #[error("sessions of the mode `stored` need `[redis]`")]
+    NoRedis,
+    /// Redis can never be reached as it is configured.
+    #[error("`[redis]` cannot be used")]
+    Redis(#[source] redis::SetupError),
     /// The keys that seal sessions.
     #[error("the keys of `[session]` cannot be used")]
     SessionKeys(#[source] NotARing),
@@ -165,8 +171,17 @@ impl Snapshot {
         .map_err(CompileError::Provider)?;
         let refreshes = Refreshes::new(ground.clock.clone(), ground.control.clone())
             .map_err(|_| CompileError::Randomness)?;
-        let refreshes = Arc::new(refreshes);
-        let session = session::compile(&config, ground, &refreshes)?;
+        let redis = match &config.redis {
+            Some(settings) => {
+                Some(Redis::start(settings, ground.control.clone()).map_err(CompileError::Redis)?)
+            }
+            None => None,
+        };
+        let refreshes = Arc::new(match &redis {
+            Some(redis) => refreshes.shared(redis.clone()),
+            None => refreshes,
+        });
+        let session = session::compile(&config, ground, &refreshes, redis.as_ref())?;
         let endpoints = session::endpoints(&config, session.as_ref(), ground, &refreshes);
         let mut tls = None;
         let mut upstreams = Vec::new();
@@ -206,6 +221,7 @@ impl Snapshot {
             verified: Cache::new(crate::token::verified::DEFAULT_BYTES),
             session,
             endpoints,
+            redis,
             refreshes,
             limits,
             rate_limit_headers: config.server.rate_limit_headers,

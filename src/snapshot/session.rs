@@ -7,11 +7,14 @@ use crate::config::session::{self as wanted, SessionMode};
 use crate::endpoints::{self, Endpoints, Pace, Revocations};
 use crate::provider::supabase::{Setup, Supabase};
 use crate::provider::{ProviderBudget, Refreshes};
+use crate::redis::Redis;
 use crate::session::adopt::Adopt;
+use crate::session::own::{self, OwnCookies};
 use crate::session::raw::RawCookie;
 use crate::session::renewal::Renewal;
-use crate::session::sealed::{self, KeyRing, SealedCookies, SealingKey};
+use crate::session::sealed::{KeyRing, SealedCookies, SealingKey};
 use crate::session::set_cookie::{Attributes, SameSite};
+use crate::session::stored::{Rules, StoredSessions};
 use crate::session::supabase::{SupabaseCookies, SupabaseWriter};
 use crate::session::{Jar, Lifetimes, Session};
 use std::sync::Arc;
@@ -22,6 +25,7 @@ pub(super) fn compile(
     config: &Config,
     ground: &Ground,
     refreshes: &Arc<Refreshes>,
+    redis: Option<&Redis>,
 ) -> Result<Option<Session>, CompileError> {
     let Some(session) = config.session.as_ref() else {
         return Ok(None);
@@ -29,7 +33,7 @@ pub(super) fn compile(
     let Some(provider) = config.providers.get(session.provider) else {
         return Ok(None);
     };
-    let Some(jar) = jar(session, provider)? else {
+    let Some(jar) = jar(session, provider, ground, redis)? else {
         return Ok(None);
     };
     let renewal = renewal(session, provider, ground, refreshes)?;
@@ -44,7 +48,12 @@ pub(super) fn compile(
 }
 
 /// `None`: nothing of a request could be a session.
-fn jar(session: &wanted::Session, provider: &Provider) -> Result<Option<Jar>, CompileError> {
+fn jar(
+    session: &wanted::Session,
+    provider: &Provider,
+    ground: &Ground,
+    redis: Option<&Redis>,
+) -> Result<Option<Jar>, CompileError> {
     let attributes = attributes(&session.cookie);
     match session.mode {
         SessionMode::Shared => {
@@ -62,20 +71,34 @@ fn jar(session: &wanted::Session, provider: &Provider) -> Result<Option<Jar>, Co
                 }),
             }))
         }
-        SessionMode::Sealed => {
-            let name = match &session.cookie.name {
-                Some(name) => name,
-                None => sealed::usual_name(&attributes),
+        SessionMode::Sealed => Ok(Some(Jar::Sealed {
+            cookies: SealedCookies::new(own(session, attributes)?, ring(session)?),
+            lifetimes: lifetimes(session),
+        })),
+        SessionMode::Stored => {
+            let redis = redis.ok_or(CompileError::NoRedis)?.clone();
+            let rules = Rules {
+                idle_timeout: session.idle_timeout,
+                max_age: session.max_age,
+                cache_ttl: session.cache_ttl,
             };
-            let cookies = SealedCookies::new(name, attributes, ring(session)?)
-                .map_err(|_| CompileError::Cookie(name.into()))?;
-            Ok(Some(Jar::Sealed {
-                cookies,
+            let clock = ground.clock.clone();
+            Ok(Some(Jar::Stored {
+                cookies: own(session, attributes)?,
+                store: StoredSessions::new(redis, ring(session)?, rules, clock),
                 lifetimes: lifetimes(session),
+                cache_ttl: session.cache_ttl,
             }))
         }
-        SessionMode::Stored => Err(CompileError::Stored),
     }
+}
+
+fn own(session: &wanted::Session, attributes: Attributes) -> Result<OwnCookies, CompileError> {
+    let name = match &session.cookie.name {
+        Some(name) => name,
+        None => own::usual_name(&attributes),
+    };
+    OwnCookies::new(name, attributes).map_err(|_| CompileError::Cookie(name.into()))
 }
 
 /// What answers at its endpoints.

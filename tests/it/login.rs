@@ -1,5 +1,6 @@
 //! The life of a session from its login to its logout, through the gateway's own endpoints, in every mode.
 
+use crate::support::redis::RedisServer;
 use crate::support::{Answer, House, Identity, NOW, Upstream, eventually, taken};
 use http::StatusCode;
 use serde_json::json;
@@ -16,6 +17,7 @@ struct Scene {
     upstream: Upstream,
     house: House,
     mode: &'static str,
+    _redis: Option<RedisServer>,
 }
 
 fn scene_with(mode: &'static str, session: &str, more: &str) -> Scene {
@@ -34,6 +36,11 @@ fn scene_with(mode: &'static str, session: &str, more: &str) -> Scene {
         identity.url,
         upstream.url()
     );
+    let redis = (mode == "stored").then(RedisServer::start);
+    let file = match &redis {
+        Some(redis) => format!("{file}\n{}", redis.table()),
+        None => file,
+    };
     let house = House::start_at(&file, clock.clone());
     Scene {
         clock,
@@ -41,12 +48,13 @@ fn scene_with(mode: &'static str, session: &str, more: &str) -> Scene {
         upstream,
         house,
         mode,
+        _redis: redis,
     }
 }
 
 /// Does the same in every mode.
 fn in_every_mode(test: impl Fn(Scene)) {
-    for mode in ["shared", "sealed"] {
+    for mode in ["shared", "sealed", "stored"] {
         test(scene_with(mode, "", ""));
     }
 }
@@ -280,7 +288,8 @@ fn a_session_is_renewed_when_it_is_asked_for_but_not_all_day() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.json()["expires_at"], NOW + 60 + LIFE);
         assert_eq!(scene.asked("token.refresh"), 1);
-        assert_ne!(browser.jar, before);
+        // An id stays what it is; everything else is in the cookies.
+        assert_eq!(browser.jar == before, scene.mode == "stored");
         assert_eq!(browser.get("/a").status, 200);
         let codes: Vec<u16> = (0..30)
             .map(|_| browser.post("/.auth/refresh").status)

@@ -35,6 +35,7 @@ mod refresh_storm;
 mod renewal;
 mod sealed;
 mod session;
+mod stored;
 mod storm;
 mod streaming;
 mod streams_end;

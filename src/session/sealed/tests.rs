@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::base::secret::Secret;
+use crate::session::own::{PIECES_MAX, usual_name};
+use crate::session::set_cookie::{Attributes, COOKIE_BYTES_MAX, SameSite};
 use http::header::COOKIE;
 use proptest::prelude::*;
 
@@ -24,8 +26,12 @@ fn ring(number: u8) -> KeyRing {
     KeyRing::new(&[SealingKey::parse(&text).unwrap()]).unwrap()
 }
 
+fn of(name: &str, attributes: Attributes, ring: KeyRing) -> SealedCookies {
+    SealedCookies::new(OwnCookies::new(name, attributes).unwrap(), ring)
+}
+
 fn sealed() -> SealedCookies {
-    SealedCookies::new(NAME, attributes(), ring(1)).unwrap()
+    of(NAME, attributes(), ring(1))
 }
 
 /// A session that needs `bytes` of payload.
@@ -87,7 +93,7 @@ fn the_field_says_how_the_cookie_is_kept() {
         let mut attributes = attributes();
         change(&mut attributes);
         assert_eq!(usual_name(&attributes), name);
-        let cookies = SealedCookies::new(name, attributes, ring(1)).unwrap();
+        let cookies = of(name, attributes, ring(1));
         let field = write(&cookies, "", &session(50)).remove(0);
         let (pair, rest) = field.split_once("; ").unwrap();
         assert!(pair.starts_with(&format!("{name}=")), "{pair}");
@@ -123,7 +129,7 @@ fn the_field_says_how_the_cookie_is_kept() {
         domain: Some("example.com".into()),
         ..attributes()
     };
-    assert!(SealedCookies::new(NAME, wrong, ring(1)).is_err());
+    assert!(OwnCookies::new(NAME, wrong).is_err());
 }
 
 #[test]
@@ -140,10 +146,7 @@ fn every_cookie_fits_with_its_attributes_and_eight_are_the_most() {
         domain: Some("a.long.domain.example.com".into()),
         ..attributes()
     };
-    let both = [
-        sealed(),
-        SealedCookies::new("tollhouse", domain, ring(1)).unwrap(),
-    ];
+    let both = [sealed(), of("tollhouse", domain, ring(1))];
     for cookies in both {
         let count = |bytes: usize| {
             let fields = cookies.write(&HeaderMap::new(), &session(bytes), MONTH);
@@ -221,12 +224,12 @@ fn one_flipped_bit_anywhere_is_no_session() {
 fn another_name_or_another_key_is_no_session() {
     let field = sent(&write(&sealed(), "", &session(60))).remove(0);
     let value = field.split_once('=').unwrap().1;
-    let other = SealedCookies::new("tollhouse", attributes(), ring(1)).unwrap();
+    let other = of("tollhouse", attributes(), ring(1));
     assert_eq!(
         other.open(&headers(&format!("tollhouse={value}"))),
         Err(NotOpened::Sealed)
     );
-    let rotated = SealedCookies::new(NAME, attributes(), ring(2)).unwrap();
+    let rotated = of(NAME, attributes(), ring(2));
     assert_eq!(rotated.open(&headers(&field)), Err(NotOpened::Sealed));
 }
 
@@ -240,23 +243,32 @@ fn only_what_we_would_write_is_a_session() {
     let check =
         |field: &str, expected: NotOpened| assert_eq!(open(field), Err(expected), "{field}");
     assert_eq!(open(&format!("{c}; {a}; {b}")), Ok(Some(session(7000))));
-    check(&format!("{whole}; {whole}"), NotOpened::Ambiguous);
-    check(&format!("{whole}; {NAME}="), NotOpened::Ambiguous);
-    check(&format!("{whole}; {a}; {b}; {c}"), NotOpened::Ambiguous);
-    check(&format!("{a}; {b}; {c}; {b}"), NotOpened::Ambiguous);
-    check(&format!("{a}; {c}"), NotOpened::Pieces);
-    check(&format!("{b}; {c}"), NotOpened::Pieces);
-    check(a, NotOpened::Pieces);
+    check(&format!("{whole}; {whole}"), Strange::Ambiguous.into());
+    check(&format!("{whole}; {NAME}="), Strange::Ambiguous.into());
+    check(
+        &format!("{whole}; {a}; {b}; {c}"),
+        Strange::Ambiguous.into(),
+    );
+    check(&format!("{a}; {b}; {c}; {b}"), Strange::Ambiguous.into());
+    check(&format!("{a}; {c}"), Strange::Pieces.into());
+    check(&format!("{b}; {c}"), Strange::Pieces.into());
+    check(a, Strange::Pieces.into());
     check(
         &whole.replace(NAME, &format!("{NAME}.0")),
-        NotOpened::Pieces,
+        Strange::Pieces.into(),
     );
-    check(&format!("{a}; {b}; {c}; {NAME}.4=x"), NotOpened::Pieces);
-    check(&format!("{a}; {b}; {c}; {NAME}.8=x"), NotOpened::Pieces);
-    check(&format!("{whole}; {NAME}.00=x"), NotOpened::Pieces);
+    check(
+        &format!("{a}; {b}; {c}; {NAME}.4=x"),
+        Strange::Pieces.into(),
+    );
+    check(
+        &format!("{a}; {b}; {c}; {NAME}.8=x"),
+        Strange::Pieces.into(),
+    );
+    check(&format!("{whole}; {NAME}.00=x"), Strange::Pieces.into());
     check(
         &format!("{whole}; {NAME}.99999999999999999999=x"),
-        NotOpened::Pieces,
+        Strange::Pieces.into(),
     );
     check(&format!("{a}; {b}"), NotOpened::Sealed);
     check(&format!("{a}; {b}; {c}; {NAME}.3=AAAA"), NotOpened::Sealed);
@@ -281,7 +293,7 @@ fn only_what_we_would_write_is_a_session() {
             Ok(Some(session(60))),
             "{other}"
         );
-        assert!(!sealed().owns(other.as_bytes()));
+        assert!(!sealed().own().owns(other.as_bytes()));
     }
 }
 
@@ -300,9 +312,9 @@ fn what_is_stale_goes_and_what_cannot_be_read_does_not_stay_in_the_way() {
     assert_eq!(fields[0], cleared(NAME));
     assert_eq!(fields.len(), 4);
 
-    let fields = sealed().clear(&headers(&came));
+    let fields = sealed().own().clear(&headers(&came));
     assert_eq!(texts(&fields), names);
-    assert!(sealed().clear(&headers("a=1")).is_empty());
+    assert!(sealed().own().clear(&headers("a=1")).is_empty());
 }
 
 #[test]
@@ -311,10 +323,13 @@ fn with_a_domain_the_host_is_cleared_too() {
         domain: Some("example.com".into()),
         ..attributes()
     };
-    let cookies = SealedCookies::new("tollhouse", domain, ring(1)).unwrap();
+    let cookies = of("tollhouse", domain, ring(1));
     let host = "tollhouse=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0";
     let both = "tollhouse=; HttpOnly; SameSite=Lax; Secure; Path=/; Domain=example.com; Max-Age=0";
-    assert_eq!(texts(&cookies.clear(&headers("tollhouse=x"))), [host, both]);
+    assert_eq!(
+        texts(&cookies.own().clear(&headers("tollhouse=x"))),
+        [host, both]
+    );
     // Two of them would be no session for good.
     let fields = write(&cookies, "tollhouse=x; tollhouse=y", &session(60));
     assert_eq!(fields[0], host);

@@ -361,7 +361,7 @@ impl Sessions for Client {
         }
     }
 
-    async fn end(&mut self, _: &Asked<'_>, scope: Scope) -> Option<Revocable> {
+    async fn end(&mut self, _: &Asked<'_>, scope: Scope) -> Result<Option<Revocable>, Reject> {
         self.ended.push(scope);
         let goes_on = scope == Scope::Others;
         let grant = match goes_on {
@@ -371,13 +371,12 @@ impl Sessions for Client {
         if !goes_on {
             self.tell(HeaderValue::from_static("session=; Max-Age=0; Path=/"));
         }
-        let grant = grant?;
-        Some(Revocable {
+        Ok(grant.map(|grant| Revocable {
             expires_at: who(grant.access_token.expose()).expires_at,
             access_token: grant.access_token.clone(),
             refresh_token: Some(grant.refresh_token.clone()).filter(|_| !goes_on),
             user: 7,
-        })
+        }))
     }
 
     fn may_try(&self, _: &Asked<'_>) -> Result<(), Reject> {

@@ -135,6 +135,12 @@ impl RedisServer {
         }
     }
 
+    /// The table of a file that names it.
+    pub fn table(&self) -> String {
+        let port = self.port;
+        format!("[redis]\nurl = \"redis://127.0.0.1:{port}\"\ntimeout = \"2s\"\n")
+    }
+
     /// A handle that is connected.
     pub async fn connect(&self) -> Redis {
         let redis = Redis::start(&self.settings(), tokio::runtime::Handle::current()).unwrap();

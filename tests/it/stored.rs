@@ -1,0 +1,276 @@
+//! Sessions behind an opaque id, on several replicas: one that ends anywhere ends everywhere, and when Redis is away there
+//! is no session and nobody is taken for anybody.
+
+use crate::support::redis::RedisServer;
+use crate::support::{Answer, House, Identity, NOW, Upstream, eventually, taken};
+use serde_json::json;
+use std::time::Duration;
+use tollhouse::base::clock::Clock;
+
+const LIFE: u64 = 3600;
+
+struct Scene {
+    clock: Clock,
+    identity: Identity,
+    upstream: Upstream,
+    redis: RedisServer,
+    houses: Vec<House>,
+}
+
+fn scene_with(replicas: usize, session: &str, timeout: &str) -> Scene {
+    let clock = Clock::frozen(NOW);
+    let identity = Identity::start(&clock);
+    let upstream = Upstream::start();
+    let redis = RedisServer::start();
+    let file = format!(
+        "[providers.main]\nkind = \"supabase\"\nurl = \"{}\"\npublishable_key = \"sb_publishable_test\"\n\
+         http_timeout = \"1s\"\n[session]\nmode = \"stored\"\n\
+         keys = [\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"]\n{session}\n\
+         [upstreams.app]\nurl = \"{}\"\n[[routes]]\npath = \"/*\"\n\
+         [[routes]]\npath = \"/public\"\nauth = \"public\"\n[[routes]]\npath = \"/maybe\"\nauth = \"optional\"\n{}",
+        identity.url,
+        upstream.url(),
+        redis.table().replace("2s", timeout),
+    );
+    let houses = (0..replicas)
+        .map(|_| House::start_at(&file, clock.clone()))
+        .collect();
+    Scene {
+        clock,
+        identity,
+        upstream,
+        redis,
+        houses,
+    }
+}
+
+fn scene(replicas: usize) -> Scene {
+    scene_with(replicas, "", "2s")
+}
+
+impl Scene {
+    fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    fn get(&self, replica: usize, path: &str, jar: &str) -> Answer {
+        self.houses[replica].get(path, &[("cookie", jar)])
+    }
+
+    fn post(&self, replica: usize, path: &str, jar: &str, body: &str) -> Answer {
+        let house = &self.houses[replica];
+        let origin = format!("http://{}", house.address);
+        let mut fields = vec![("origin", &*origin), ("content-type", "application/json")];
+        if !jar.is_empty() {
+            fields.push(("cookie", jar));
+        }
+        if body.is_empty() {
+            fields.push(("content-length", "0"));
+        }
+        house.request("POST", path, &fields, body)
+    }
+
+    fn logged_in(&self, replica: usize, email: &str) -> String {
+        let body = json!({ "email": email, "password": "correct-horse-9" }).to_string();
+        let answer = self.post(replica, "/.auth/login", "", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        taken("", &answer)
+    }
+}
+
+#[test]
+fn the_browser_has_an_id_and_nothing_else() {
+    let scene = scene(2);
+    let jar = scene.logged_in(0, "ada@example.com");
+    let (name, value) = jar.split_once('=').unwrap();
+    assert_eq!((name, value.len()), ("tollhouse", 43));
+    for replica in [0, 1] {
+        assert_eq!(scene.get(replica, "/a", &jar).status, 200);
+        let token = scene.upstream.last();
+        assert!(
+            token
+                .header("authorization")
+                .unwrap()
+                .starts_with("Bearer eyJ")
+        );
+        assert!(token.header("cookie").is_none());
+    }
+    let other = scene.logged_in(1, "ada@example.com");
+    assert_ne!(jar, other, "an id for each login");
+}
+
+#[test]
+fn a_login_makes_an_id_of_its_own_and_ends_what_was_planted() {
+    let scene = scene_with(1, "cache_ttl = \"0s\"", "2s");
+    let planted = scene.logged_in(0, "ada@example.com");
+    let body = json!({ "email": "grace@example.com", "password": "correct-horse-9" }).to_string();
+    let answer = scene.post(0, "/.auth/login", &planted, &body);
+    let jar = taken(&planted, &answer);
+    assert_ne!(jar, planted);
+    assert_eq!(scene.get(0, "/a", &jar).status, 200);
+    assert_eq!(scene.get(0, "/a", &planted).code(), "session_expired");
+    // An id that nobody has given out is none, before a login and after.
+    let made_up = format!("tollhouse={}", "A".repeat(43));
+    assert_eq!(scene.get(0, "/a", &made_up).code(), "session_expired");
+    let answer = scene.post(0, "/.auth/login", &made_up, &body);
+    assert_ne!(taken(&made_up, &answer), made_up);
+}
+
+#[test]
+fn a_session_is_renewed_by_one_replica_and_goes_on_at_all() {
+    let scene = scene(3);
+    let jar = scene.logged_in(0, "ada@example.com");
+    for replica in 0..3 {
+        assert_eq!(scene.get(replica, "/a", &jar).status, 200);
+    }
+    scene.pass(LIFE + 5);
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let tabs: Vec<_> = (0..12)
+            .map(|tab| {
+                scope.spawn({
+                    let (scene, jar) = (&scene, &jar);
+                    move || scene.get(tab % 3, "/a", jar)
+                })
+            })
+            .collect();
+        tabs.into_iter().map(|tab| tab.join().unwrap()).collect()
+    });
+    for answer in statuses {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.all("set-cookie").is_empty(), "the id stays");
+    }
+    assert_eq!(scene.identity.provider.count("token.refresh"), 1);
+    for day in 0..5 {
+        scene.pass(86_400);
+        assert_eq!(scene.get(day % 3, "/a", &jar).status, 200);
+    }
+}
+
+#[test]
+fn a_logout_ends_the_session_at_every_replica() {
+    let scene = scene(2);
+    let jar = scene.logged_in(0, "ada@example.com");
+    assert_eq!(scene.get(1, "/a", &jar).status, 200);
+    let answer = scene.post(0, "/.auth/logout", &jar, "");
+    assert_eq!(answer.status, 204);
+    assert_eq!(
+        scene.get(0, "/a", &jar).code(),
+        "session_expired",
+        "here at once"
+    );
+    eventually(|| scene.get(1, "/a", &jar).code() == "session_expired");
+    let answer = scene.get(1, "/a", &jar);
+    assert_eq!(taken(&jar, &answer), "");
+    assert_eq!(scene.identity.provider.session_count(), 0);
+}
+
+#[test]
+fn a_logout_everywhere_ends_all_of_a_user_and_nobody_elses() {
+    let scene = scene(2);
+    let jars: Vec<_> = (0..4)
+        .map(|n| scene.logged_in(n % 2, "ada@example.com"))
+        .collect();
+    let grace = scene.logged_in(0, "grace@example.com");
+    let answer = scene.post(1, "/.auth/logout?scope=others", &jars[0], "");
+    assert_eq!((answer.status, answer.all("set-cookie").len()), (204, 0));
+    assert_eq!(scene.get(1, "/a", &jars[0]).status, 200);
+    for jar in &jars[1..] {
+        assert_eq!(scene.get(1, "/a", jar).code(), "session_expired");
+        eventually(|| scene.get(0, "/a", jar).code() == "session_expired");
+    }
+    let jar = scene.logged_in(0, "ada@example.com");
+    assert_eq!(
+        scene
+            .post(0, "/.auth/logout?scope=global", &jars[0], "")
+            .status,
+        204
+    );
+    for jar in [&jars[0], &jar] {
+        assert_eq!(scene.get(0, "/a", jar).code(), "session_expired");
+        eventually(|| scene.get(1, "/a", jar).code() == "session_expired");
+    }
+    assert_eq!(scene.get(0, "/a", &grace).status, 200);
+}
+
+#[test]
+fn when_redis_is_away_there_is_no_telling_and_when_it_is_back_all_goes_on() {
+    let scene = scene_with(1, "cache_ttl = \"0s\"", "200ms");
+    let jar = scene.logged_in(0, "ada@example.com");
+    assert_eq!(scene.get(0, "/a", &jar).status, 200);
+    let before = scene.upstream.count();
+    scene.redis.freeze();
+    for path in ["/a", "/maybe"] {
+        let answer = scene.get(0, path, &jar);
+        assert_eq!(
+            (answer.status, &*answer.code()),
+            (503, "auth_unavailable"),
+            "{path}"
+        );
+        assert!(answer.header("retry-after").is_some());
+        assert!(answer.all("set-cookie").is_empty(), "the cookie is kept");
+    }
+    let answer = scene.post(0, "/.auth/logout", &jar, "");
+    assert_eq!(
+        answer.code(),
+        "auth_unavailable",
+        "nobody is told to be logged out who is not"
+    );
+    assert!(answer.all("set-cookie").is_empty());
+    let body = json!({ "email": "ada@example.com", "password": "correct-horse-9" }).to_string();
+    assert_eq!(
+        scene.post(0, "/.auth/login", "", &body).code(),
+        "auth_unavailable"
+    );
+    assert_eq!(
+        scene.upstream.count(),
+        before,
+        "nothing of it reached the application"
+    );
+    assert_eq!(scene.get(0, "/public", &jar).status, 200);
+    scene.redis.go_on();
+    eventually(|| scene.get(0, "/a", &jar).status == 200);
+}
+
+#[test]
+fn what_redis_has_lost_is_over() {
+    let mut scene = scene_with(1, "cache_ttl = \"0s\"", "500ms");
+    let jar = scene.logged_in(0, "ada@example.com");
+    scene.redis.stop();
+    scene.redis.start_again();
+    eventually(|| scene.get(0, "/a", &jar).status != 503);
+    let answer = scene.get(0, "/a", &jar);
+    assert_eq!((answer.status, &*answer.code()), (401, "session_expired"));
+    assert_eq!(taken(&jar, &answer), "");
+    assert_eq!(
+        scene.get(0, "/maybe", &jar).status,
+        200,
+        "and nobody where nobody is welcome"
+    );
+    assert!(scene.upstream.last().header("x-user-id").is_none());
+}
+
+#[test]
+fn sessions_of_the_library_are_taken_over_by_all_replicas_as_one() {
+    let scene = scene_with(3, "adopt = true", "2s");
+    let old = scene.identity.cookie("ada@example.com");
+    let jars: Vec<String> = std::thread::scope(|scope| {
+        let tabs: Vec<_> = (0..9)
+            .map(|tab| {
+                let (scene, old) = (&scene, &old);
+                scope.spawn(move || {
+                    let page = [("cookie", &**old), ("sec-fetch-site", "same-origin")];
+                    let answer = scene.houses[tab % 3].get("/a", &page);
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    taken(old, &answer)
+                })
+            })
+            .collect();
+        tabs.into_iter().map(|tab| tab.join().unwrap()).collect()
+    });
+    assert!(
+        jars.iter()
+            .all(|jar| *jar == jars[0] && jar.starts_with("tollhouse=")),
+        "{jars:?}"
+    );
+    assert_eq!(scene.identity.provider.count("token.refresh"), 1);
+}
