@@ -5,6 +5,7 @@
 //! here, and a route that must not take them says so in `require.claims`.
 
 mod ended;
+pub mod ended_elsewhere;
 mod fetch;
 pub mod jose;
 pub mod json;

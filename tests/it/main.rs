@@ -29,6 +29,7 @@ mod process;
 mod provider;
 mod records;
 mod redis;
+mod redis_ended;
 mod redis_refresh;
 mod redis_sessions;
 mod refresh_storm;

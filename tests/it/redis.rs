@@ -1,17 +1,13 @@
 //! The handle to a real Redis: what a command may take, what is said of an outage, and every way in.
 
 use crate::support::PATIENCE;
+use crate::support::events::Events;
 use crate::support::redis::{Door, RedisServer, run, soon};
 use ::redis::{Cmd, cmd, pipe};
-use std::fmt::{Debug, Write as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tollhouse::base::secret::Secret;
 use tollhouse::redis::{Address, Failure, Redis, Settings};
-use tracing::field::{Field, Visit};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 fn ping() -> Cmd {
     cmd("PING")
@@ -40,40 +36,6 @@ async fn quick(server: &RedisServer, ms: u64) -> Redis {
     let redis = Redis::start(&settings, Handle::current()).unwrap();
     redis.ready().await;
     redis
-}
-
-/// What the log is told, a line each; nothing of it is for debugging.
-#[derive(Clone, Default)]
-pub struct Events(Arc<parking_lot::Mutex<String>>);
-
-impl<S: tracing::Subscriber> Layer<S> for Events {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() <= tracing::Level::INFO {
-            let mut lines = self.0.lock();
-            event.record(&mut Fields(&mut lines));
-            lines.push('\n');
-        }
-    }
-}
-
-struct Fields<'a>(&'a mut String);
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, "{}={value:?} ", field.name()).unwrap();
-    }
-}
-
-impl Events {
-    /// Hears what is said on this thread for as long as the guard lives.
-    pub fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::registry().with(self.clone());
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    pub fn lines(&self) -> Vec<String> {
-        self.0.lock().lines().map(str::to_owned).collect()
-    }
 }
 
 #[test]

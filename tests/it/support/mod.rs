@@ -2,6 +2,7 @@
 //! development provider that counts, an upstream that keeps what it received, and a client that sends bytes as told.
 
 mod client;
+pub mod events;
 pub mod frames;
 pub mod http2;
 pub mod keys;
