@@ -7,7 +7,8 @@ use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
 use crate::provider::Grant;
 use crate::provider::supabase::Scope;
-use crate::session::{Held, Told};
+use crate::session::{Held, Session, Told};
+use crate::token::ended_elsewhere;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -120,24 +121,52 @@ impl Prover<'_> {
         // A token that a renewal brings at this very moment lives as long again.
         let life = time("iat").map_or(DAY_SECONDS, |issued| expires_at.saturating_sub(issued));
         let until = expires_at.max(self.clock.unix().saturating_add(life));
-        if let Some(id) = text("session_id").filter(|_| own) {
-            self.tokens.end_session(session.provider, id, until);
-        }
+        let mut over: Vec<Box<str>> = Vec::new();
+        over.extend(text("session_id").filter(|_| own).map(Box::from));
         if let Some(brought) = &brought {
             let ended = match scope {
                 Scope::Local => session.end(brought).await.map(|()| Vec::new()),
                 Scope::Global | Scope::Others => session.end_all(brought, own).await,
             };
-            for id in ended.map_err(|why| self.away(session, &why))? {
-                self.tokens.end_session(session.provider, &id, until);
-            }
+            over.extend(ended.map_err(|why| self.away(session, &why))?);
         }
+        for id in &over {
+            self.tokens.end_session(session.provider, id, until);
+        }
+        let record = brought.as_ref().filter(|_| own);
+        let record = record.and_then(|brought| session.record(brought));
+        self.tell_others(session, over, record, until).await;
         Ok(Some(Ended {
             user: text("sub").unwrap_or_default().into(),
             access_token,
             refresh_token,
             expires_at,
         }))
+    }
+
+    /// Those who share a Redis with us hear that sessions have ended.
+    async fn tell_others(
+        &self,
+        session: &Session,
+        over: Vec<Box<str>>,
+        record: Option<String>,
+        until: u64,
+    ) {
+        let (Some(redis), Some(provider)) = (self.redis, self.tokens.name(session.provider)) else {
+            return;
+        };
+        let ended: Vec<_> = over
+            .into_iter()
+            .map(|session| ended_elsewhere::Ended::Session {
+                provider: provider.as_ref().into(),
+                session,
+                until,
+            })
+            .chain(record.map(|name| ended_elsewhere::Ended::Record { name: name.into() }))
+            .collect();
+        if let Err(why) = ended_elsewhere::tell(redis, &ended).await {
+            tracing::warn!(%why, "other replicas were not told of a logout");
+        }
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) fn prover<'a>(
         cache: &snapshot.verified,
         memory: &connection.memory,
         session: snapshot.session.as_ref(),
+        redis: snapshot.redis.as_ref(),
         identity_headers: &snapshot.identity_headers,
         limits: &snapshot.limits,
         failures: &route.limits.failures,

@@ -17,8 +17,10 @@ mod worker;
 use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::config::value::ListenAddr;
+use crate::session::Session;
 use crate::snapshot::{CompileError, Ground, Snapshot};
 use crate::telemetry::AccessLog;
+use crate::token::ended_elsewhere::{Ended, Hearing};
 use admin::{AdminListener, AdminView};
 use arc_swap::ArcSwap;
 use std::io;
@@ -133,6 +135,8 @@ pub struct Running {
     state: Arc<State>,
     workers: Vec<JoinHandle<()>>,
     access: AccessLog,
+    /// What ends elsewhere, while we serve.
+    _hearing: Option<Hearing>,
     control: Control,
 }
 
@@ -192,6 +196,7 @@ pub fn start(
     control
         .handle()
         .spawn(worker::sweep_limits(current.clone()));
+    let hearing = hear(&current);
     control
         .handle()
         .spawn(worker::sweep_streams(current.clone()));
@@ -216,8 +221,39 @@ pub fn start(
         state,
         workers: threads,
         access,
+        _hearing: hearing,
         control,
     })
+}
+
+/// Sessions that end at one of those who share our Redis end here.
+fn hear(current: &Arc<ArcSwap<Snapshot>>) -> Option<Hearing> {
+    let snapshot = current.load();
+    let redis = snapshot.redis.clone()?;
+    let current = current.clone();
+    Some(Hearing::start(
+        redis,
+        snapshot.clock.clone(),
+        move |ended| {
+            let snapshot = current.load();
+            match ended {
+                Ended::Session {
+                    provider,
+                    session,
+                    until,
+                } => {
+                    if let Some(provider) = snapshot.tokens.index(&provider) {
+                        snapshot.tokens.end_session(provider, &session, until);
+                    }
+                }
+                Ended::Record { name } => {
+                    if let Some(store) = snapshot.session.as_ref().and_then(Session::store) {
+                        store.forget(&name);
+                    }
+                }
+            }
+        },
+    ))
 }
 
 impl Running {

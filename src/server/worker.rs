@@ -8,6 +8,7 @@ use super::http2::Http2;
 use super::listener::Bound;
 use crate::base::deadline::Sweeper;
 use crate::gateway::{Gateway, Pace};
+use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::upstream::Pools;
@@ -188,5 +189,8 @@ pub(super) async fn sweep_limits(current: Arc<ArcSwap<Snapshot>>) {
         let snapshot = current.load_full();
         snapshot.limits.sweep();
         snapshot.refreshes.sweep();
+        if let Some(store) = snapshot.session.as_ref().and_then(Session::store) {
+            store.sweep();
+        }
     }
 }

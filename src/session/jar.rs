@@ -15,6 +15,10 @@ use std::time::Duration;
 
 /// The place of a mode.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each configuration"
+)]
 pub enum Jar {
     /// Mode `shared`: the cookies of `@supabase/ssr` and its ancestors.
     Supabase {

@@ -276,6 +276,14 @@ impl Session {
         }
     }
 
+    /// What others are told of a session that we keep, so that they read it again.
+    pub fn record(&self, brought: &Brought) -> Option<String> {
+        match (self.jar.store(), &brought.from) {
+            (Some(store), From::Stored { id, .. }) => Some(store.name(id)),
+            _ => None,
+        }
+    }
+
     /// Ends all sessions that we keep of this one's user, itself included or not; returns the provider's ids of them.
     pub async fn end_all(
         &self,

@@ -43,53 +43,49 @@ pub enum Ended {
     },
 }
 
-/// Tells and hears. Ends with the task that reads when it is dropped.
-pub struct EndedElsewhere {
-    redis: Redis,
+/// Hears. Ends with the task that reads when it is dropped.
+pub struct Hearing {
     _stop: DropGuard,
 }
 
-impl fmt::Debug for EndedElsewhere {
+impl fmt::Debug for Hearing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EndedElsewhere")
+        f.write_str("Hearing")
     }
 }
 
-impl EndedElsewhere {
+impl Hearing {
     /// Starts to read, from the beginning, on the control runtime. `hear` is given everything that is told, by whomever, in
     /// its order; after an outage perhaps twice. It must not block.
     pub fn start(redis: Redis, clock: Clock, hear: impl FnMut(Ended) + Send + 'static) -> Self {
         let stop = CancellationToken::new();
-        let (until, reader) = (
-            stop.clone(),
-            Reader {
-                redis: redis.clone(),
-                clock,
-                last: Id::default(),
-                hear,
-            },
-        );
+        let until = stop.clone();
         let control = redis.control().clone();
+        let reader = Reader {
+            redis,
+            clock,
+            last: Id::default(),
+            hear,
+        };
         control.spawn(async move { until.run_until_cancelled(reader.run()).await });
         Self {
-            redis,
             _stop: stop.drop_guard(),
         }
     }
+}
 
-    /// Tells all gateways, this one among them. After an error some may have been told.
-    ///
-    /// Cancel-safe: what was begun goes on; each page of 500 takes at most as long as one command may.
-    pub async fn tell(&self, ended: &[Ended]) -> Result<(), Failure> {
-        for page in ended.chunks(PAGE) {
-            let mut commands = pipe();
-            for one in page {
-                commands.add_command(add(one)).ignore();
-            }
-            self.redis.ask_all::<()>(commands).await?;
+/// Tells all gateways, this one among them. After an error some may have been told.
+///
+/// Cancel-safe: what was begun goes on; each page of 500 takes at most as long as one command may.
+pub async fn tell(redis: &Redis, ended: &[Ended]) -> Result<(), Failure> {
+    for page in ended.chunks(PAGE) {
+        let mut commands = pipe();
+        for one in page {
+            commands.add_command(add(one)).ignore();
         }
-        Ok(())
+        redis.ask_all::<()>(commands).await?;
     }
+    Ok(())
 }
 
 fn add(ended: &Ended) -> Cmd {

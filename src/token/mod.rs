@@ -238,6 +238,11 @@ impl Tokens {
         self.ended.version()
     }
 
+    /// Name of a provider by its index.
+    pub fn name(&self, provider: usize) -> Option<&Arc<str>> {
+        self.providers.get(provider).map(|known| &known.rules.name)
+    }
+
     /// Index of a provider by its name.
     pub fn index(&self, provider: &str) -> Option<usize> {
         self.providers

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle};
 use tollhouse::base::clock::Clock;
 use tollhouse::config::{self, Options};
 use tollhouse::redis::{Failure, Redis};
-use tollhouse::token::ended_elsewhere::{Ended, EndedElsewhere};
+use tollhouse::token::ended_elsewhere::{Ended, Hearing, tell};
 use tollhouse::token::{Reason, TokenError, Tokens};
 
 fn session(number: usize) -> Ended {
@@ -31,9 +31,9 @@ fn sessions(numbers: impl IntoIterator<Item = usize>) -> Vec<Ended> {
 struct Heard(Arc<Mutex<Vec<Ended>>>);
 
 impl Heard {
-    fn at(&self, redis: &Redis) -> EndedElsewhere {
+    fn at(&self, redis: &Redis) -> Hearing {
         let heard = self.0.clone();
-        EndedElsewhere::start(redis.clone(), Clock::frozen(NOW), move |ended| {
+        Hearing::start(redis.clone(), Clock::frozen(NOW), move |ended| {
             heard.lock().push(ended);
         })
     }
@@ -67,19 +67,19 @@ fn what_one_gateway_tells_all_hear_in_its_order() {
         let server = RedisServer::start();
         let (here, there) = (server.connect().await, server.connect().await);
         let (heard_here, heard_there) = (Heard::default(), Heard::default());
-        let teller = heard_here.at(&here);
+        let _here = heard_here.at(&here);
         let _listener = heard_there.at(&there);
-        teller.tell(&sessions([1])).await.unwrap();
+        tell(&here, &sessions([1])).await.unwrap();
         heard_there.becomes(&sessions([1])).await;
         let record = Ended::Record {
             name: "tollhouse:session:x".into(),
         };
         let more = [session(2), record.clone(), session(3)];
-        teller.tell(&more).await.unwrap();
+        tell(&here, &more).await.unwrap();
         let all = [session(1), session(2), record, session(3)];
         heard_there.becomes(&all).await;
         heard_here.becomes(&all).await;
-        assert_eq!(teller.tell(&[]).await, Ok(()));
+        assert_eq!(tell(&here, &[]).await, Ok(()));
     });
 }
 
@@ -88,14 +88,12 @@ fn whoever_starts_hears_what_ended_before_page_by_page() {
     run(async || {
         let server = RedisServer::start();
         let redis = server.connect().await;
-        let early = Heard::default();
-        let teller = early.at(&redis);
         // Two pages and some.
-        teller.tell(&sessions(0..1203)).await.unwrap();
+        tell(&redis, &sessions(0..1203)).await.unwrap();
         let late = Heard::default();
         let _listener = late.at(&redis);
         late.becomes(&sessions(0..1203)).await;
-        teller.tell(&sessions([1203])).await.unwrap();
+        tell(&redis, &sessions([1203])).await.unwrap();
         late.becomes(&sessions(0..1204)).await;
     });
 }
@@ -202,11 +200,9 @@ fn without_redis_nobody_can_be_told_and_whoever_tells_learns_of_it() {
     run(async || {
         let mut server = RedisServer::start();
         let redis = server.connect().await;
-        let heard = Heard::default();
-        let teller = heard.at(&redis);
         server.stop();
         soon(|| redis.is_away()).await;
-        assert_eq!(teller.tell(&sessions([1])).await, Err(Failure::Away));
+        assert_eq!(tell(&redis, &sessions([1])).await, Err(Failure::Away));
     });
 }
 
@@ -238,7 +234,7 @@ fn a_session_that_was_ended_at_one_gateway_is_refused_at_another() {
         let gateway = async || {
             let (tokens, redis) = (tokens(), server.connect().await);
             let hearing = tokens.clone();
-            let ended = EndedElsewhere::start(redis, clock.clone(), move |ended| {
+            let ended = Hearing::start(redis.clone(), clock.clone(), move |ended| {
                 if let Ended::Session {
                     provider,
                     session,
@@ -249,7 +245,7 @@ fn a_session_that_was_ended_at_one_gateway_is_refused_at_another() {
                     hearing.end_session(index, &session, until);
                 }
             });
-            (tokens, ended)
+            (tokens, redis, ended)
         };
         let (here, there) = (gateway().await, gateway().await);
         let (token, other) = (
@@ -263,7 +259,7 @@ fn a_session_that_was_ended_at_one_gateway_is_refused_at_another() {
             session: ada.session_id.as_deref().unwrap().into(),
             until: ada.expires_at,
         };
-        here.1.tell(&[ended]).await.unwrap();
+        tell(&here.1, &[ended]).await.unwrap();
         soon(|| there.0.is_ended(&ada) && here.0.is_ended(&ada)).await;
         let refused = there.0.verify(token.as_bytes()).await.unwrap_err();
         let reason = Reason::SessionEnded;

@@ -193,7 +193,7 @@ fn no_more_logouts_are_pending_than_there_is_room_for() {
         .enable_all()
         .build()
         .unwrap();
-    let room = Arc::new(Room::new(control.handle(), "300ms", 2));
+    let room = Arc::new(Room::new(control.handle(), "5s", 2));
     control.block_on(async {
         let endpoints = room.usual();
         let provider = &room.identity.provider;
@@ -201,7 +201,8 @@ fn no_more_logouts_are_pending_than_there_is_room_for() {
         for _ in 0..3 {
             clients.push(ada(&room, &endpoints).await);
         }
-        provider.fail_next("logout", &Fault::Hang, 200);
+        let down = Fault::Status(StatusCode::BAD_GATEWAY);
+        provider.fail_next("logout", &down, 200);
         for client in &mut clients {
             let answer = leave(&endpoints, client, "").await.unwrap();
             assert_eq!(answer.status, 204);
