@@ -65,6 +65,7 @@ impl Demo {
             config.log.level = tracing::Level::ERROR;
         }
         let (listen, accounts) = (running.listen.clone(), running.accounts.clone());
+        let publishable_key = running.keys.publishable.clone();
         // The demo's own servers live on a thread of their own, beside the gateway's.
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let servers = std::thread::Builder::new()
@@ -82,7 +83,7 @@ impl Demo {
                 path: Path::new("(demo)"),
             },
             |gateway, format| {
-                welcome(&listen, &accounts, format, quiet)?;
+                welcome(&listen, &accounts, &publishable_key, format, quiet)?;
                 if format == Format::Json {
                     banner::print(gateway, "demo", format, began)?;
                 }
@@ -112,10 +113,12 @@ fn free(address: SocketAddr) -> io::Result<u16> {
     Ok(TcpListener::bind(address)?.local_addr()?.port())
 }
 
-/// Says what a person needs to begin. Scripts may rely on lines of an address and its password.
+/// Says what a person needs to begin. Scripts may rely on lines of an address and its password, and on the word that
+/// begins with `sb_publishable_`.
 fn welcome(
     listen: &Listen,
     accounts: &[demo::Account],
+    publishable_key: &str,
     format: Format,
     quiet: bool,
 ) -> io::Result<()> {
@@ -145,6 +148,17 @@ fn welcome(
     }
     writeln!(
         out,
+        "\n  With both passwords filled in:\n\n    {}/#{}",
+        listen.url(),
+        fragment(accounts)
+    )?;
+    writeln!(
+        out,
+        "\n  {dim}Applications that take it for their Supabase project need its publishable key:{plain}\n\n    \
+         {publishable_key}"
+    )?;
+    writeln!(
+        out,
         "\n  For development only: users and keys live in this process and end with it."
     )?;
     if quiet {
@@ -155,6 +169,16 @@ fn welcome(
     }
     writeln!(out)?;
     out.flush()
+}
+
+/// `ada=PASSWORD&grace=PASSWORD`: what the page takes the passwords from. Browsers keep what stands behind a `#` to
+/// themselves, so no server and no log sees it.
+fn fragment(accounts: &[demo::Account]) -> String {
+    let word = |account: &demo::Account| {
+        let name = account.email.split('@').next().unwrap_or_default();
+        format!("{name}={}", account.password.expose())
+    };
+    accounts.iter().map(word).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]

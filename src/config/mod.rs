@@ -47,7 +47,6 @@ pub use diagnostic::Problems;
 use diagnostic::{Finding, Severity, place_all};
 use http::HeaderName;
 use interpolate::Environment;
-pub use provider_build::storage_key;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -324,7 +324,7 @@ pub(super) fn under(base: &Url, path: &str) -> Option<Url> {
 }
 
 /// `sb-`, the first label of the host, `-auth-token`: what `@supabase/ssr` derives.
-pub fn storage_key(url: &Url) -> Option<Arc<str>> {
+fn storage_key(url: &Url) -> Option<Arc<str>> {
     let host = url.host_str()?;
     let first = host.split('.').next().unwrap_or(host);
     Some(format!("sb-{first}-auth-token").into())

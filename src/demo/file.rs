@@ -1,15 +1,16 @@
 //! The configuration of the demo's gateway, as a file that a person can read, keep and change.
 
-use super::{Addresses, Listen};
+use super::{Addresses, Keys, Listen};
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-/// The file's text. `listen` is where the gateway answers; `admin` where its admin socket does, `None` for none.
+/// The file's text, with the sealing key in it. `listen` is where the gateway answers; `admin` where its admin socket
+/// does, `None` for none.
 pub fn file(
     listen: &Listen,
     admin: Option<SocketAddr>,
     addresses: &Addresses,
-    api_key: &str,
+    keys: &Keys,
 ) -> String {
     let admin = admin.map_or_else(|| String::from("off"), |admin| admin.to_string());
     let Addresses {
@@ -17,7 +18,8 @@ pub fn file(
         echo,
         page,
     } = addresses;
-    let (address, url, storage_key) = (listen.address(), listen.url(), listen.storage_key());
+    let (address, url) = (listen.address(), listen.url());
+    let (api_key, session_key) = (&keys.publishable, keys.session.expose());
     let hosts: Vec<String> = listen.names().iter().map(|n| format!("\"{n}\"")).collect();
     let hosts = hosts.join(", ");
     let mut text = String::with_capacity(4096);
@@ -37,19 +39,24 @@ hosts = [{hosts}]
 [admin]
 listen = "{admin}"
 
-# Whoever issues the tokens. The development provider speaks the Supabase protocol. Browsers reach it through the
-# gateway, so its tokens name the gateway's address; the gateway fetches its keys directly. With a project of your
-# own, `url` and `publishable_key` are the project's, and there is no `internal_url`.
+# Whoever issues the tokens. The development provider speaks the Supabase protocol. Whoever takes it for a project
+# reaches it through the gateway, so its tokens name the gateway's address; the gateway asks it directly. With a
+# project of your own, `url` and `publishable_key` are the project's, and there is no `internal_url`.
 [providers.demo]
 kind = "supabase"
 url = "{url}"
 internal_url = "http://{provider}"
 publishable_key = "{api_key}"
 
-# The browser has the cookies of the Supabase library ({storage_key}). The gateway reads them and never writes
-# them: the page renews its session itself, as that library does. A session that is over is 401 `token_expired`.
+# The session is in a cookie of the gateway's own. It is sealed, so that nobody else can read or make one, and
+# HttpOnly, so that no script even sees it: no token reaches the browser. The page logs in and out at the endpoints
+# below /.auth; what is about to end is renewed on the way.
+# The key was made at random for this file. Whoever has it can make sessions: in a file of your own it stays outside,
+# as keys = ["${{TOLLHOUSE_SESSION_KEY}}"], and `tollhouse keygen` makes one.
 [session]
-mode = "shared"
+mode = "sealed"
+keys = ["{session_key}"]
+login_url = "/"
 
 # Tells the page what arrived.
 [upstreams.demo]
@@ -71,15 +78,22 @@ X-User-Role = "@roles"
 rate = "5/min"
 by = "user"
 
+# Takes the place of what is built in for logins, 10 a minute by address: whoever tries this out logs in and out all
+# the time.
+[rate_limits.logins]
+rate = "60/min"
+by = "ip"
+applies_to = "login"
+
 [[routes]]
 name = "page"
-path = ["/", "/demo.css", "/demo.js", "/demo-session.js"]
+path = ["/", "/demo.css", "/demo.js", "/demo-result.js", "/demo-session.js"]
 methods = ["GET"]
 auth = "public"
 upstream = "page"
 
-# The browser talks to the provider through here, as it would to the project's own URL: with the tokens it has, which
-# the provider verifies itself.
+# The page does not need this. It is for an application that takes the demo for its Supabase project and brings its own
+# tokens, which the provider verifies itself.
 [[routes]]
 name = "provider"
 path = "/auth/v1/*"
@@ -151,18 +165,38 @@ upstream = "demo"
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::secret::Secret;
     use crate::config::interpolate::ProcessEnvironment;
-    use crate::config::{Options, load};
+    use crate::config::session::SessionMode;
+    use crate::config::{Config, Options, load};
     use std::path::Path;
 
-    #[test]
-    fn the_gateway_takes_the_file_without_a_warning() {
+    /// 32 bytes in base64url.
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
+
+    fn text(listen: &str, admin: Option<SocketAddr>) -> String {
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let addresses = Addresses {
             provider: at(1001),
             echo: at(1002),
             page: at(1003),
         };
+        let keys = Keys {
+            publishable: "sb_publishable_x".into(),
+            session: Secret::new(KEY.into()),
+        };
+        file(&listen.parse().unwrap(), admin, &addresses, &keys)
+    }
+
+    fn config(listen: &str) -> Config {
+        let environment = ProcessEnvironment::default();
+        let text = text(listen, None);
+        load(&text, Path::new("(demo)"), &environment, Options::default())
+            .unwrap_or_else(|problems| panic!("{listen}: {problems}"))
+    }
+
+    #[test]
+    fn the_gateway_takes_the_file_without_a_warning() {
         for address in [
             "127.0.0.1:8080",
             "127.0.0.2:9000",
@@ -170,29 +204,39 @@ mod tests {
             "[::1]:8080",
         ] {
             let listen: Listen = address.parse().unwrap();
-            let text = file(&listen, None, &addresses, "sb_publishable_x");
-            let environment = ProcessEnvironment::default();
-            let config = load(&text, Path::new("(demo)"), &environment, Options::default());
-            let config = config.unwrap_or_else(|problems| panic!("{address}: {problems}"));
+            let config = config(address);
             assert!(config.warnings.is_empty(), "{address}");
-            let provider = &config.providers[0];
-            assert_eq!(provider.cookie_name, Some(listen.storage_key()));
-            let issuer = provider.issuer.as_deref();
+            let issuer = config.providers[0].issuer.as_deref();
             assert_eq!(issuer, Some(&*listen.issuer()), "{address}");
-            assert!(!listen.storage_key().is_empty());
         }
     }
 
     #[test]
+    fn sessions_are_sealed_and_the_page_names_their_cookie_and_its_attributes() {
+        for address in ["127.0.0.1:8080", "localhost:80", "[::1]:8080"] {
+            let session = config(address).session.unwrap();
+            assert_eq!(session.mode, SessionMode::Sealed);
+            assert_eq!(
+                session.keys[0].expose(),
+                b"0123456789abcdef0123456789abcdef"
+            );
+            // What makes it `tollhouse` and not `__Host-tollhouse`: browsers keep no Secure cookie of plain http.
+            let cookie = &session.cookie;
+            assert_eq!((cookie.name.as_deref(), cookie.secure), (None, false));
+            assert!(cookie.http_only && &*cookie.path == "/" && cookie.domain.is_none());
+            assert_eq!(session.idle_timeout.as_secs(), 7 * 86_400);
+            assert_eq!(session.endpoints.as_deref(), Some("/.auth"));
+        }
+        let (html, script) = (include_str!("page.html"), include_str!("session.js"));
+        for said in ["tollhouse", "HttpOnly", "SameSite=Lax", "Path=/", "7 days"] {
+            assert!(html.contains(said), "{said}");
+        }
+        assert!(script.contains("COOKIE = \"tollhouse\""));
+    }
+
+    #[test]
     fn the_rules_that_the_page_shows_stand_in_the_file() {
-        let at = SocketAddr::from(([127, 0, 0, 1], 1));
-        let addresses = Addresses {
-            provider: at,
-            echo: at,
-            page: at,
-        };
-        let listen: Listen = "127.0.0.1:8080".parse().unwrap();
-        let text = file(&listen, None, &addresses, "k");
+        let text = text("127.0.0.1:8080", None);
         let script = include_str!("page.js");
         let shown: Vec<&str> = script
             .split('`')
@@ -205,15 +249,16 @@ mod tests {
     }
 
     #[test]
+    fn whoever_clicks_around_is_not_stopped_by_the_limit_of_logins() {
+        let limits = config("127.0.0.1:8080").rate_limits;
+        let named = |name: &str| limits.iter().find(|limit| &*limit.name == name);
+        assert!(named("login").is_none() && named("login_account").is_none());
+        assert_eq!(named("logins").unwrap().rate.unwrap().count.get(), 60);
+    }
+
+    #[test]
     fn the_file_is_toml_and_names_every_address() {
-        let addresses = Addresses {
-            provider: SocketAddr::from(([127, 0, 0, 1], 1001)),
-            echo: SocketAddr::from(([127, 0, 0, 1], 1002)),
-            page: SocketAddr::from(([127, 0, 0, 1], 1003)),
-        };
-        let listen: Listen = "localhost:8080".parse().unwrap();
-        let text = file(&listen, None, &addresses, "sb_publishable_x");
-        let table: toml::Table = text.parse().unwrap();
+        let table: toml::Table = text("localhost:8080", None).parse().unwrap();
         assert_eq!(table["server"]["listen"].as_str(), Some("127.0.0.1:8080"));
         assert_eq!(table["admin"]["listen"].as_str(), Some("off"));
         let url = |name: &str| table["upstreams"][name]["url"].as_str().map(String::from);
@@ -227,7 +272,9 @@ mod tests {
             provider["publishable_key"].as_str(),
             Some("sb_publishable_x")
         );
+        assert_eq!(table["session"]["keys"][0].as_str(), Some(KEY));
         let admin = Some(SocketAddr::from(([127, 0, 0, 1], 9901)));
-        assert!(file(&listen, admin, &addresses, "k").contains("listen = \"127.0.0.1:9901\""));
+        let text = text("localhost:8080", admin);
+        assert!(text.contains("listen = \"127.0.0.1:9901\""));
     }
 }

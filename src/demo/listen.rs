@@ -1,12 +1,9 @@
 //! Where a person reaches the demo's gateway. Everything that depends on that address is derived here: the issuer of
-//! the tokens, the name of the session cookie, the names that are answered to.
+//! the tokens, the names that are answered to.
 
-use crate::config::storage_key;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
-use url::Url;
 
 /// Names that always lead to this machine.
 const LOCAL_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
@@ -57,12 +54,6 @@ impl Listen {
     /// `iss` of the tokens.
     pub(super) fn issuer(&self) -> String {
         format!("{}/auth/v1", self.url())
-    }
-
-    /// The cookie under which `@supabase/ssr` keeps a session of [`Listen::url`]: `sb-127-auth-token`.
-    pub(super) fn storage_key(&self) -> Arc<str> {
-        let url = Url::parse(&self.url()).ok();
-        url.as_ref().and_then(storage_key).unwrap_or_default()
     }
 
     /// What may stand in `Host`.
@@ -120,46 +111,20 @@ mod tests {
 
     #[test]
     fn what_depends_on_the_address_is_derived_from_it() {
-        let check = |text: &str, binds: &str, url: &str, key: &str| {
+        let check = |text: &str, binds: &str, url: &str| {
             let listen: Listen = text.parse().unwrap();
             assert_eq!(listen.to_string(), text.to_lowercase());
             assert_eq!(listen.address().to_string(), binds);
             assert_eq!(listen.url(), url);
             assert_eq!(listen.issuer(), format!("{url}/auth/v1"));
-            assert_eq!(&*listen.storage_key(), key);
             assert!(listen.names().contains(&listen.host()));
             assert!(listen.names().contains(&String::from("localhost")));
         };
-        check(
-            "127.0.0.1:8080",
-            "127.0.0.1:8080",
-            "http://127.0.0.1:8080",
-            "sb-127-auth-token",
-        );
-        check(
-            "127.0.0.2:9000",
-            "127.0.0.2:9000",
-            "http://127.0.0.2:9000",
-            "sb-127-auth-token",
-        );
-        check(
-            "LocalHost:8080",
-            "127.0.0.1:8080",
-            "http://localhost:8080",
-            "sb-localhost-auth-token",
-        );
-        check(
-            "[::1]:8080",
-            "[::1]:8080",
-            "http://[::1]:8080",
-            "sb-[::1]-auth-token",
-        );
-        check(
-            "127.0.0.1:80",
-            "127.0.0.1:80",
-            "http://127.0.0.1",
-            "sb-127-auth-token",
-        );
+        check("127.0.0.1:8080", "127.0.0.1:8080", "http://127.0.0.1:8080");
+        check("127.0.0.2:9000", "127.0.0.2:9000", "http://127.0.0.2:9000");
+        check("LocalHost:8080", "127.0.0.1:8080", "http://localhost:8080");
+        check("[::1]:8080", "[::1]:8080", "http://[::1]:8080");
+        check("127.0.0.1:80", "127.0.0.1:80", "http://127.0.0.1");
     }
 
     #[test]

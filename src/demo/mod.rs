@@ -12,12 +12,13 @@ mod serve;
 pub use file::file;
 pub use listen::{Listen, ListenError};
 
+use crate::base::key::KEY_BYTES;
 use crate::base::secret::Secret;
-use page::Page;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use provider::{Provider, Settings, UserError};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// 20 characters out of 31: 99 bits.
@@ -45,6 +46,15 @@ pub struct Account {
     pub password: Secret<String>,
 }
 
+/// The keys of the gateway's file, made for this run.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The provider's publishable key. Not a secret: every application carries it.
+    pub publishable: String,
+    /// Seals the sessions, as `session.keys` has it.
+    pub session: Secret<String>,
+}
+
 /// Why the demo did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -68,8 +78,8 @@ pub struct Running {
     pub addresses: Addresses,
     /// Ada (user) and Grace (admin).
     pub accounts: [Account; 2],
-    /// The publishable key, made for this run. Not a secret: the page carries it.
-    pub api_key: String,
+    /// What the gateway's file holds.
+    pub keys: Keys,
     /// The provider itself.
     pub provider: Provider,
     servers: serve::Servers,
@@ -82,9 +92,9 @@ pub async fn start(listen: Listen) -> Result<Running, StartError> {
     let (echo_at, echo_address) = bind().await?;
     let (page_at, page_address) = bind().await?;
 
-    let api_key = random::text(random::LOWER_ALPHANUMERIC, 24)?;
-    let api_key = format!("sb_publishable_{api_key}");
-    let provider = Provider::new(Settings::new(listen.issuer(), api_key.as_str()))?;
+    let keys = Keys::random()?;
+    let settings = Settings::new(listen.issuer(), keys.publishable.as_str());
+    let provider = Provider::new(settings)?;
     let accounts = [
         account(&provider, "ada@example.com", "user")?,
         account(&provider, "grace@example.com", "admin")?,
@@ -97,9 +107,8 @@ pub async fn start(listen: Listen) -> Result<Running, StartError> {
         async move { provider.handle(request).await }
     });
     servers.spawn(echo_at, echo::handle);
-    let page = Arc::new(Page::new(&api_key, &listen.storage_key()));
-    servers.spawn(page_at, move |request, _| {
-        let response = page.handle(&request);
+    servers.spawn(page_at, |request, _| {
+        let response = page::handle(&request);
         async move { response }
     });
 
@@ -111,7 +120,7 @@ pub async fn start(listen: Listen) -> Result<Running, StartError> {
             page: page_address,
         },
         accounts,
-        api_key,
+        keys,
         provider,
         servers,
     })
@@ -120,12 +129,23 @@ pub async fn start(listen: Listen) -> Result<Running, StartError> {
 impl Running {
     /// The text of the gateway's configuration file; see [`file()`].
     pub fn file(&self, admin: Option<SocketAddr>) -> String {
-        file(&self.listen, admin, &self.addresses, &self.api_key)
+        file(&self.listen, admin, &self.addresses, &self.keys)
     }
 
     /// Stops accepting, lets requests in flight finish for a moment, then ends them.
     pub async fn stop(self) {
         self.servers.stop().await;
+    }
+}
+
+impl Keys {
+    fn random() -> Result<Self, provider::CryptoError> {
+        let word = random::text(random::LOWER_ALPHANUMERIC, 24)?;
+        let key = Secret::new(random::bytes::<KEY_BYTES>()?);
+        Ok(Self {
+            publishable: format!("sb_publishable_{word}"),
+            session: Secret::new(BASE64_URL_SAFE_NO_PAD.encode(key.expose())),
+        })
     }
 }
 
@@ -176,7 +196,7 @@ mod tests {
             .post(format!(
                 "http://{provider}/auth/v1/token?grant_type=password"
             ))
-            .header("apikey", &running.api_key)
+            .header("apikey", &running.keys.publishable)
             .json(&serde_json::json!({"email": ada.email, "password": ada.password.expose()}))
             .send()
             .await
@@ -196,21 +216,26 @@ mod tests {
         assert_eq!(echoed["path"], "/api/me");
 
         let html = client.get(format!("http://{page}/")).send().await.unwrap();
-        assert!(html.text().await.unwrap().contains(&running.api_key));
+        assert!(html.text().await.unwrap().contains("document.cookie"));
 
         running.stop().await;
         assert!(client.get(format!("http://{page}/")).send().await.is_err());
     }
 
     #[tokio::test]
-    async fn passwords_are_random_long_and_not_in_debug_output() {
+    async fn secrets_are_random_long_and_not_in_debug_output() {
         let running = start(listen()).await.unwrap();
         let [ada, grace] = &running.accounts;
         assert_ne!(ada.password.expose(), grace.password.expose());
         assert!(ada.password.expose().len() >= 16);
+        let key = &running.keys.session;
+        assert!(crate::base::key::decode(key.expose()).is_some());
+        assert_ne!(key.expose(), Keys::random().unwrap().session.expose());
         let shown = format!("{running:?}");
-        assert!(!shown.contains(ada.password.expose()));
-        assert!(!shown.contains(grace.password.expose()));
+        for secret in [&ada.password, &grace.password, key] {
+            assert!(!shown.contains(secret.expose()));
+        }
+        assert!(running.file(None).contains(key.expose()));
         running.stop().await;
     }
 

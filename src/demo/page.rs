@@ -1,7 +1,6 @@
-//! The page at `/`: four files compiled in, served with a policy that lets nothing else run or load.
+//! The page at `/`: five files compiled in, served with a policy that lets nothing else run or load.
 
 use crate::base::body::Body;
-use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -11,48 +10,25 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The page, with what it needs to know of this run.
-#[derive(Clone, Debug)]
-pub struct Page {
-    html: Bytes,
-}
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-impl Page {
-    /// Both go into attributes of the page: the key that every page of an application carries, and the name under
-    /// which the Supabase library keeps its session.
-    pub fn new(api_key: &str, storage_key: &str) -> Self {
-        let html = include_str!("page.html")
-            .replace("{{api_key}}", &escape(api_key))
-            .replace("{{storage_key}}", &escape(storage_key));
-        Self { html: html.into() }
+/// Answers one request.
+pub fn handle<B>(request: &Request<B>) -> Response<Body> {
+    let (content_type, body) = match request.uri().path() {
+        "/" => ("text/html; charset=utf-8", include_str!("page.html")),
+        "/demo.css" => ("text/css; charset=utf-8", include_str!("page.css")),
+        "/demo.js" => (SCRIPT, include_str!("page.js")),
+        "/demo-result.js" => (SCRIPT, include_str!("result.js")),
+        "/demo-session.js" => (SCRIPT, include_str!("session.js")),
+        _ => return refusal(StatusCode::NOT_FOUND),
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED);
+        let allow = HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(ALLOW, allow);
+        return response;
     }
-
-    /// Answers one request.
-    pub fn handle<B>(&self, request: &Request<B>) -> Response<Body> {
-        let (content_type, body) = match request.uri().path() {
-            "/" => ("text/html; charset=utf-8", self.html.clone()),
-            "/demo.css" => (
-                "text/css; charset=utf-8",
-                Bytes::from_static(include_bytes!("page.css")),
-            ),
-            "/demo.js" => (
-                "text/javascript; charset=utf-8",
-                Bytes::from_static(include_bytes!("page.js")),
-            ),
-            "/demo-session.js" => (
-                "text/javascript; charset=utf-8",
-                Bytes::from_static(include_bytes!("session.js")),
-            ),
-            _ => return refusal(StatusCode::NOT_FOUND),
-        };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED);
-            let allow = HeaderValue::from_static("GET, HEAD");
-            response.headers_mut().insert(ALLOW, allow);
-            return response;
-        }
-        answer(StatusCode::OK, content_type, Body::full(body))
-    }
+    answer(StatusCode::OK, content_type, Body::full(body))
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -69,7 +45,8 @@ fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Respons
         (CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
-        (REFERRER_POLICY, "no-referrer"),
+        // With `no-referrer` what is posted might say that it comes from nowhere (Fetch §3.2), and be refused.
+        (REFERRER_POLICY, "same-origin"),
     ];
     for (name, value) in set {
         let value = HeaderValue::from_static(value);
@@ -78,30 +55,13 @@ fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Respons
     response
 }
 
-/// Safe inside a double-quoted attribute.
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
     fn get(path: &str) -> Response<Body> {
-        let page = Page::new("sb_publishable_\"<x>", "sb-127-auth-token");
-        page.handle(&Request::get(path).body(()).unwrap())
+        handle(&Request::get(path).body(()).unwrap())
     }
 
     async fn text(path: &str) -> String {
@@ -123,6 +83,7 @@ mod tests {
         check("/", 200, "text/html; charset=utf-8");
         check("/demo.css", 200, "text/css; charset=utf-8");
         check("/demo.js", 200, "text/javascript; charset=utf-8");
+        check("/demo-result.js", 200, "text/javascript; charset=utf-8");
         check("/demo-session.js", 200, "text/javascript; charset=utf-8");
         check("/other", 404, "text/plain; charset=utf-8");
     }
@@ -143,12 +104,19 @@ mod tests {
         ] {
             assert!(!html.contains(forbidden), "{forbidden}");
         }
-        let script = text("/demo.js").await + &text("/demo-session.js").await;
+        // Nothing is filled in, so that there is nothing to escape.
+        assert!(!html.contains("{{"));
+        let mut script = String::new();
+        for path in ["/demo.js", "/demo-result.js", "/demo-session.js"] {
+            script += &text(path).await;
+        }
         for forbidden in [
             "innerHTML",
             "outerHTML",
             "insertAdjacentHTML",
             "document.write",
+            "localStorage",
+            "sessionStorage",
             "eval(",
             "https://",
         ] {
@@ -158,18 +126,9 @@ mod tests {
         assert!(!style.contains("@import") && !style.contains("url("));
     }
 
-    #[tokio::test]
-    async fn what_goes_into_the_page_is_escaped() {
-        let html = text("/").await;
-        assert!(html.contains("data-api-key=\"sb_publishable_&quot;&lt;x&gt;\""));
-        assert!(html.contains("data-storage-key=\"sb-127-auth-token\""));
-        assert!(!html.contains("{{"));
-    }
-
     #[test]
     fn other_methods_are_refused() {
-        let page = Page::new("k", "s");
-        let post = page.handle(&Request::post("/").body(()).unwrap());
+        let post = handle(&Request::post("/").body(()).unwrap());
         assert_eq!(post.status(), 405);
         assert_eq!(post.headers()["allow"], "GET, HEAD");
     }

@@ -7,7 +7,7 @@ import { after, before, describe, test } from "node:test";
 import { chromium } from "playwright-core";
 import { artefacts, startDemo } from "./support/processes.mjs";
 
-const PHONE = { width: 360, height: 740 };
+const PHONE = { width: 390, height: 844 };
 const DESK = { width: 1280, height: 800 };
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -29,7 +29,7 @@ after(async () => {
 });
 
 /** A visitor with a browser of their own. */
-async function visit({ viewport = DESK, colorScheme = "light" } = {}) {
+async function visit({ viewport = DESK, colorScheme = "light", hash = "" } = {}) {
   const context = await browser.newContext({ viewport, colorScheme, reducedMotion: "reduce" });
   context.setDefaultTimeout(15_000);
   const page = await context.newPage();
@@ -37,11 +37,12 @@ async function visit({ viewport = DESK, colorScheme = "light" } = {}) {
   page.on("pageerror", (error) => troubles.push(String(error)));
   // The browser itself notes each refusal ("Failed to load resource"); nothing else may be said.
   page.on("console", (message) => { if (!/^Failed to load resource/.test(message.text())) troubles.push(message.text()); });
-  await page.goto(demo.origin);
+  await page.goto(`${demo.origin}/${hash}`);
   assert.deepEqual(troubles, [], "the page starts");
 
   return {
     page,
+    context,
     async logIn(user, password = demo.passwords[user]) {
       await page.getByRole("radio", { name: new RegExp(user, "i") }).check({ force: true });
       await page.getByLabel("Password").fill(password);
@@ -65,16 +66,13 @@ async function visit({ viewport = DESK, colorScheme = "light" } = {}) {
         };
       });
     },
-    /** What of the session lies in the cookie. */
-    async session() {
-      return page.evaluate(() => {
-        const [, text] = /sb-127-auth-token=base64-([^;]+)/.exec(document.cookie) ?? [];
-        return text ? JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0)))) : null;
-      });
+    /** The session's cookies, as only the browser itself knows them. */
+    async cookies() {
+      return (await context.cookies()).filter(({ name }) => name.startsWith("tollhouse"));
     },
-    async setSession(session) {
-      await page.evaluate((text) => { document.cookie = `sb-127-auth-token=base64-${btoa(text).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")}; Path=/`; },
-        JSON.stringify(session));
+    /** What the page says that scripts read, and what they do read. */
+    async scripts() {
+      return [await page.locator("#script-reads").textContent(), await page.evaluate(() => document.cookie)];
     },
     /** Texts whose colours are closer than WCAG 2.2 AA allows: 4.5 to 1, or 3 to 1 when large. */
     async pale() {
@@ -173,7 +171,40 @@ describe("Ada, who is a user", () => {
 
   test("she sees that she is signed in", async () => {
     assert.equal(await visitor.page.locator("#account-email").textContent(), "ada@example.com");
-    assert.match(await visitor.page.locator("#account-cookies").textContent(), /^sb-127-auth-token/);
+    assert.equal(await visitor.page.locator("#account-role").textContent(), "user");
+  });
+
+  test("no script can read her session: it is in one cookie, and the page says which", async () => {
+    assert.deepEqual(await visitor.scripts(), ['""', ""]);
+    assert.match(await visitor.page.locator("#script-words").textContent(), /^Empty/);
+    const stored = await visitor.page.evaluate(() => [localStorage.length, sessionStorage.length]);
+    assert.deepEqual(stored, [0, 0]);
+    const [cookie, ...others] = await visitor.cookies();
+    assert.deepEqual(others, []);
+    const said = (await visitor.page.locator("#signed-in").textContent()).replace(/\s+/g, " ");
+    assert.ok(said.includes(`in the cookie ${cookie.name}.`), said);
+    assert.ok(cookie.httpOnly && said.includes("HttpOnly"));
+    assert.ok(said.includes(`SameSite=${cookie.sameSite}:`));
+    assert.ok(said.includes(`(Path=${cookie.path})`));
+    assert.ok(!cookie.secure && said.includes("Behind https"));
+    const days = (cookie.expires - Date.now() / 1000) / 86_400;
+    assert.ok(said.includes(`for ${Math.round(days)} days`), `${days}`);
+    // Nothing in it looks like what is inside.
+    assert.ok(!Buffer.from(cookie.value, "base64url").includes("eyJ"));
+  });
+
+  test("what else lies in document.cookie is shown, and is not hers", async () => {
+    await visitor.page.evaluate(() => { document.cookie = "theme=dark; Path=/"; });
+    await visitor.page.reload();
+    await visitor.page.locator("#signed-in:visible").waitFor();
+    assert.deepEqual(await visitor.scripts(), ['"theme=dark"', "theme=dark"]);
+    assert.match(await visitor.page.locator("#script-words").textContent(), /not in there.*theme/);
+    const shown = await visitor.press("A protected route");
+    assert.deepEqual(value(shown.received, "cookie"), ["theme=dark"]);
+    await visitor.page.evaluate(() => { document.cookie = "theme=; Path=/; Max-Age=0"; });
+    await visitor.page.reload();
+    await visitor.page.locator("#signed-in:visible").waitFor();
+    assert.deepEqual(await visitor.scripts(), ['""', ""]);
   });
 
   test("A protected route: her cookie became a Bearer token with her id", async () => {
@@ -181,8 +212,8 @@ describe("Ada, who is a user", () => {
     assert.deepEqual(shown.statuses, [200]);
     assert.match(value(shown.received, "authorization").join(), /^Bearer eyJ/);
     assert.match(value(shown.received, "x-user-id").join(), UUID);
-    assert.ok(value(shown.received, "cookie").every((cookie) => !cookie.includes("sb-127-auth-token")));
-    assert.ok(shown.sent.some(([name]) => name.startsWith("cookie sb-127-auth-token")));
+    assert.deepEqual(value(shown.received, "cookie"), []);
+    assert.match(value(shown.sent, "cookie tollhouse").join(), /hidden from this page/);
     assert.match(shown.claims, /ada@example\.com/);
   });
 
@@ -231,12 +262,18 @@ describe("Ada, who is a user", () => {
     if (again.statuses[0] === 429) assert.match(again.receivedText, /rate_limited/);
   });
 
-  test("she logs out, and is nobody again", async () => {
-    await visitor.page.getByRole("button", { name: "Log out" }).click();
+  test("she logs out, and is nobody again: a copy of her cookie is worth nothing", async () => {
+    const copy = await visitor.cookies();
+    await visitor.page.getByRole("button", { name: "Log out", exact: true }).click();
     await visitor.page.locator("#signed-out:visible").waitFor();
-    const left = await visitor.page.evaluate(() => document.cookie);
-    assert.ok(!left.includes("sb-127-auth-token"), left);
-    assert.deepEqual((await visitor.press("A protected route")).statuses, [401]);
+    assert.deepEqual(await visitor.cookies(), []);
+    const nobody = await visitor.press("A protected route");
+    assert.deepEqual(nobody.statuses, [401]);
+    assert.match(nobody.receivedText, /missing_credentials/);
+    await visitor.context.addCookies(copy);
+    const thief = await visitor.press("A protected route");
+    assert.deepEqual(thief.statuses, [401]);
+    assert.match(thief.receivedText, /session_expired/);
   });
 });
 
@@ -255,13 +292,16 @@ describe("Grace, who is an administrator", () => {
     assert.match(value(shown.received, "x-user-role").join(), /\badmin\b/);
   });
 
-  test("a session that is about to end is renewed before it is used", async () => {
-    const old = await visitor.session();
-    await visitor.setSession({ ...old, expires_at: Math.floor(Date.now() / 1000) + 30 });
+  test("Renew now: another cookie, and still hers", async () => {
+    const [before] = await visitor.cookies();
+    await visitor.page.getByRole("button", { name: "Renew now" }).click();
+    await visitor.page.locator("#account-note:visible").waitFor();
+    assert.match(await visitor.page.locator("#account-note").textContent(), /^Renewed: /);
+    const [after, ...others] = await visitor.cookies();
+    assert.deepEqual(others, []);
+    assert.notEqual(after.value, before.value);
+    assert.deepEqual(await visitor.scripts(), ['""', ""]);
     assert.deepEqual((await visitor.press("A protected route")).statuses, [200]);
-    const renewed = await visitor.session();
-    assert.notEqual(renewed.refresh_token, old.refresh_token);
-    assert.ok(renewed.expires_at > Date.now() / 1000 + 3000);
   });
 
   test("a reload finds her still signed in", async () => {
@@ -272,22 +312,67 @@ describe("Grace, who is an administrator", () => {
 });
 
 describe("a session that is over", () => {
-  for (const [what, spoil, when] of [
-    ["of an earlier run, when the page opens", (session) => ({ ...session, access_token: `${session.access_token.slice(0, -8)}AAAAAAAA` }), (page) => page.reload()],
-    ["that cannot be renewed, when it is used", (session) => ({ ...session, expires_at: 1, refresh_token: "gone" }), (page) => page.locator("#requests button").first().click()],
-  ]) {
-    test(`${what}: the page says so, and shows the login`, async () => {
-      const visitor = await visit();
+  test("of an earlier run, when the page opens: the login, as if there were none", async () => {
+    const visitor = await visit();
+    await visitor.context.addCookies([{ name: "tollhouse", value: "c2VhbGVkIGJ5IGFub3RoZXIga2V5", url: demo.origin, httpOnly: true, sameSite: "Lax" }]);
+    await visitor.page.reload();
+    await visitor.page.locator("#signed-out:visible").waitFor();
+    assert.deepEqual((await visitor.press("A protected route")).statuses, [401]);
+    await visitor.logIn("ada");
+    await visitor.page.locator("#signed-in:visible").waitFor();
+    assert.equal((await visitor.cookies()).length, 1);
+    assert.deepEqual((await visitor.press("A protected route")).statuses, [200]);
+    await visitor.leave();
+  });
+
+  test("ended in another tab, when it is used: the page says so, and shows the login", async () => {
+    const visitor = await visit();
+    await visitor.logIn("ada");
+    await visitor.page.locator("#signed-in:visible").waitFor();
+    const other = await visitor.context.newPage();
+    await other.goto(demo.origin);
+    await other.getByRole("button", { name: "Log out", exact: true }).click();
+    await other.locator("#signed-out:visible").waitFor();
+    await other.close();
+    const shown = await visitor.press("A protected route");
+    assert.deepEqual(shown.statuses, [401]);
+    assert.deepEqual(value(shown.sent, "cookie tollhouse"), []);
+    await visitor.page.locator("#notice:visible").waitFor();
+    await visitor.page.locator("#signed-out:visible").waitFor();
+    await visitor.leave();
+  });
+
+  test("ended everywhere: it cannot be renewed in another browser, either", async () => {
+    const [here, there] = [await visit(), await visit()];
+    for (const visitor of [here, there]) {
       await visitor.logIn("ada");
       await visitor.page.locator("#signed-in:visible").waitFor();
-      await visitor.setSession(spoil(await visitor.session()));
-      await when(visitor.page);
-      await visitor.page.locator("#notice:visible").waitFor();
-      await visitor.page.locator("#signed-out:visible").waitFor();
-      assert.equal(await visitor.session(), null);
-      await visitor.leave();
-    });
-  }
+    }
+    await here.page.getByRole("button", { name: "Log out everywhere" }).click();
+    await here.page.locator("#signed-out:visible").waitFor();
+    assert.deepEqual((await here.press("A protected route")).statuses, [401]);
+    await there.page.getByRole("button", { name: "Renew now" }).click();
+    await there.page.locator("#account-note:not(:empty):visible").waitFor();
+    assert.doesNotMatch(await there.page.locator("#account-note").textContent(), /^Renewed/);
+    await here.leave();
+    await there.leave();
+  });
+});
+
+test("the address with the passwords in it: one click for each, and the address forgets them", async () => {
+  const { ada, grace } = demo.passwords;
+  const visitor = await visit({ hash: `#ada=${ada}&grace=${grace}` });
+  assert.equal(visitor.page.url(), `${demo.origin}/`);
+  await visitor.page.getByRole("button", { name: "Log in as Ada" }).click();
+  await visitor.page.locator("#signed-in:visible").waitFor();
+  assert.equal(await visitor.page.locator("#account-email").textContent(), "ada@example.com");
+  await visitor.page.getByRole("button", { name: "Log out", exact: true }).click();
+  await visitor.page.locator("#signed-out:visible").waitFor();
+  await visitor.page.getByRole("radio", { name: /grace/i }).check({ force: true });
+  await visitor.page.getByRole("button", { name: "Log in as Grace" }).click();
+  await visitor.page.locator("#signed-in:visible").waitFor();
+  assert.equal(await visitor.page.locator("#account-role").textContent(), "admin");
+  await visitor.leave();
 });
 
 test("with the keyboard alone: log in, and Enter sends the first request", async () => {
@@ -350,6 +435,9 @@ describe("how it looks", () => {
         await visitor.logIn("grace");
         await visitor.page.locator("#signed-in:visible").waitFor();
         await look("3-logged-in");
+        await visitor.page.getByRole("button", { name: "Renew now" }).click();
+        await visitor.page.locator("#account-note:visible").waitFor();
+        await look("3-renewed");
         await visitor.press("A protected route");
         await look("4-passed");
         await visitor.press("A forged header");

@@ -314,7 +314,7 @@ describe("the files people start from", () => {
   test("the FastAPI example runs as its README says", async () => {
     const folder = `${here}/../../examples/fastapi`;
     const app = await startFastApi("example-app", folder, "app:app", {});
-    const env = { SUPABASE_URL: projectUrl(), BACKEND_URL: app.origin };
+    const env = { SUPABASE_URL: projectUrl(), SUPABASE_PUBLISHABLE_KEY: demo.key, BACKEND_URL: app.origin };
     const example = readFileSync(`${folder}/tollhouse.toml`, "utf8");
     const moved = ({ listen, admin }) => {
       assert.ok(example.includes('listen = "127.0.0.1:8080"'), "the example listens where its README says");
@@ -328,6 +328,16 @@ describe("the files people start from", () => {
       assert.equal(me.json.user_id, ada.session.user.id, me.text);
       assert.equal((await send(front.origin, "/api/admin/users", as(ada))).status, 403);
       assert.equal((await send(front.origin, "/api/admin/users", as(grace))).status, 200);
+      // And as curl does it, without an app.
+      const form = `email=ada@example.com&password=${demo.passwords.ada}`;
+      const login = await send(front.origin, "/.auth/login", {
+        method: "POST",
+        headers: { "sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded", "content-length": form.length },
+        body: form,
+      });
+      assert.equal(login.status, 200, login.text);
+      const cookie = login.headers["set-cookie"].map((line) => line.split(";")[0]).join("; ");
+      assert.equal((await send(front.origin, "/api/me", { headers: { cookie } })).json.user_id, ada.session.user.id);
     } finally {
       await front.process.stop();
       await app.process.stop();

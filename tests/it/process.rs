@@ -548,6 +548,15 @@ fn the_demo_prints_a_file_that_is_right() {
     std::fs::write(folder.path().join("tollhouse.toml"), &demo.out).unwrap();
     let ended = run(folder.path(), &["check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(demo.out.contains("mode = \"sealed\""));
+    // Each has a sealing key of its own, and no password stands in it.
+    let again = run(folder.path(), &["demo", "--print-config"]).out;
+    let key = |file: &str| {
+        let keys = file.lines().find(|line| line.starts_with("keys = "));
+        keys.unwrap().to_owned()
+    };
+    assert_ne!(key(&demo.out), key(&again));
+    assert!(!demo.out.contains("@example.com"));
 }
 
 #[test]
@@ -562,33 +571,105 @@ fn the_demo_stays_on_loopback() {
 
 #[test]
 fn the_demo_runs_shows_its_users_and_refuses_foreign_hosts() {
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port().to_string();
-    let listen = format!("127.0.0.1:{port}");
-    let mut gateway = Gateway::launch(
-        tollhouse(folder.path()),
-        &["demo", "--listen", &listen],
-        folder,
-    )
-    .unwrap();
+    let (mut gateway, listen) = demo();
     let out = gateway.out();
     for said in [
         "ada@example.com",
         "grace@example.com",
+        "sb_publishable_",
         "For development only",
         &*listen,
     ] {
         assert!(out.contains(said), "{said}: {out}");
     }
+    let (ada, grace) = (word_after(&out, "ada@"), word_after(&out, "grace@"));
+    let link = format!("http://{listen}/#ada={ada}&grace={grace}\n");
+    assert!(out.contains(&link), "{link}: {out}");
     let ask = |host: &str, path: &str| {
         let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         send(gateway.address, head.as_bytes(), false)
     };
-    assert_eq!(ask(&listen, "/").status, 200);
+    let page = ask(&listen, "/");
+    assert_eq!(page.status, 200);
+    assert!(!page.text().contains(&ada) && !page.text().contains("sb_publishable_"));
     assert_eq!(ask("localhost", "/api/me").code(), "missing_credentials");
     assert_eq!(ask("evil.example", "/").code(), "misdirected");
+    assert_eq!(ask("evil.example", "/.auth/session").code(), "misdirected");
     gateway.signal("TERM");
     assert_eq!(gateway.ended(), Some(0));
+}
+
+#[test]
+fn the_demo_seals_sessions_and_ends_them() {
+    let (mut gateway, listen) = demo();
+    let out = gateway.out();
+    let ask = |line: &str, cookie: &str, body: &str| {
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: {listen}\r\nSec-Fetch-Site: same-origin\r\nCookie: {cookie}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        send(gateway.address, head.as_bytes(), false)
+    };
+    let log_in = |user: &str, password: &str| {
+        let body = format!("{{\"email\":\"{user}@example.com\",\"password\":\"{password}\"}}");
+        ask("POST /.auth/login", "theme=dark", &body)
+    };
+    // More often than the limit that is built in would have it: people click around.
+    for _ in 0..12 {
+        assert_eq!(log_in("ada", "wrong").code(), "login_failed");
+    }
+    let answer = log_in("ada", &word_after(&out, "ada@"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let set = answer.all("set-cookie");
+    let [line] = &*set else {
+        panic!("one cookie: {set:?}")
+    };
+    assert!(line.starts_with("tollhouse=") && line.contains("; HttpOnly"));
+    assert!(line.contains("; SameSite=Lax") && line.contains("; Path=/"));
+    let cookie = line.split(';').next().unwrap();
+    assert!(!answer.text().contains("eyJ") && !cookie.contains("eyJ"));
+
+    let both = format!("theme=dark; {cookie}");
+    let me = ask("GET /api/me", &both, "");
+    assert_eq!(me.status, 200, "{me:?}");
+    let received: serde_json::Value = serde_json::from_str(&me.text()).unwrap();
+    let got = |name: &str| {
+        let fields = received["headers"].as_array().unwrap().iter();
+        let named = fields.filter(|field| field[0] == name);
+        named
+            .map(|f| f[1].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert!(got("authorization")[0].starts_with("Bearer eyJ"));
+    assert_eq!(got("x-user-email"), ["ada@example.com"]);
+    assert_eq!(got("cookie"), ["theme=dark"]);
+    assert_eq!(ask("GET /api/admin/users", cookie, "").code(), "forbidden");
+
+    assert_eq!(ask("POST /.auth/logout", cookie, "").status, 204);
+    // A copy of the cookie is good for nothing, either.
+    assert_eq!(ask("GET /api/me", cookie, "").status, 401);
+    gateway.signal("TERM");
+    assert_eq!(gateway.ended(), Some(0));
+}
+
+/// A demo that runs, and where.
+fn demo() -> (Gateway, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let gateway = Gateway::launch(
+        tollhouse(folder.path()),
+        &["demo", "--listen", &listen],
+        folder,
+    );
+    (gateway.unwrap(), listen)
+}
+
+/// The word behind the one that begins with `start`.
+fn word_after(text: &str, start: &str) -> String {
+    let mut words = text.split_whitespace();
+    words.find(|word| word.starts_with(start)).unwrap();
+    words.next().unwrap().to_owned()
 }
 
 // Running

@@ -112,20 +112,19 @@ const answers = async (url) => (await fetch(url)).ok;
 
 /**
  * `tollhouse demo`: gateway, provider and page in one process, with two users whose passwords it prints.
- * `origin` is the gateway's, through which browsers reach the provider; `issuer` is what its tokens name.
+ * `origin` is the gateway's, through which applications reach the provider; `issuer` is what its tokens name.
  */
 export async function startDemo(name = "demo") {
   const origin = `http://127.0.0.1:${await freePort()}`;
   const demo = start(name, binary, ["demo", "--listen", origin.slice("http://".length)]);
-  const passwords = () => {
-    // eslint-disable-next-line no-control-regex -- a banner may be coloured
-    const banner = demo.output.replace(/\u001b\[[0-9;]*m/g, "");
-    return Object.fromEntries([...banner.matchAll(/(ada|grace)@example\.com\s+(\S+)/g)].map(([, user, word]) => [user, word]));
-  };
-  await demo.ready("two passwords in the banner", () => passwords().ada && passwords().grace);
+  // eslint-disable-next-line no-control-regex -- a banner may be coloured
+  const banner = () => demo.output.replace(/\u001b\[[0-9;]*m/g, "");
+  const passwords = () => Object.fromEntries([...banner().matchAll(/(ada|grace)@example\.com\s+(\S+)/g)].map(([, user, word]) => [user, word]));
+  const publishable = () => /sb_publishable_[a-z0-9]+(?=\s)/.exec(banner())?.[0];
+  await demo.ready("two passwords and a key in the banner", () => passwords().ada && passwords().grace && publishable());
   await demo.ready("the provider's keys", () => answers(`${origin}/auth/v1/.well-known/jwks.json`));
-  // The page carries the publishable key, as pages do; the provider says under which name it issues tokens.
-  const [, key] = /data-api-key="([^"]+)"/.exec(await (await fetch(origin)).text()) ?? [];
+  // The provider says under which name it issues tokens.
+  const key = publishable();
   const about = await fetch(`${origin}/auth/v1/.well-known/openid-configuration`, { headers: { apikey: key } });
   const { issuer } = await about.json();
   return { process: demo, origin, key, issuer, passwords: passwords() };
