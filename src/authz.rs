@@ -204,6 +204,7 @@ mod tests {
             provider: 0,
             epoch: 0,
             renew_at: u64::MAX,
+            kept: None,
             user_key: 0,
             weight: 0,
         }))

@@ -1,11 +1,13 @@
 //! Which credential of a request counts, and its proof. The only room that makes a [`Caller`].
 
 mod adopt;
+mod keep;
 mod memory;
 mod open;
 mod prove;
 mod session;
 
+use crate::base::secret::Secret;
 use crate::config::route::{Accept, Auth};
 use crate::exchange::{Caller, Code, Credential, Identity, Reject, Verified};
 use crate::headers::cookies;
@@ -123,11 +125,13 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Under what a credential verified.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Standing {
     provider: usize,
     epoch: u64,
     user_key: u128,
+    /// The id of a session that we keep.
+    kept: Option<Secret<String>>,
     /// When a session should be renewed.
     renew_at: u64,
 }
@@ -165,6 +169,7 @@ fn seal(
         provider: standing.provider,
         epoch: standing.epoch,
         renew_at: standing.renew_at,
+        kept: standing.kept,
         user_key: standing.user_key,
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
     }))

@@ -250,6 +250,7 @@ impl Prover<'_> {
                     provider,
                     epoch: epochs.get(provider).copied().unwrap_or(0),
                     user_key: keyed(&[identity.provider.as_bytes(), identity.user_id.as_bytes()]),
+                    kept: asked.kept.cloned(),
                     renew_at: self.renew_at(credential, &identity).min(asked.look_again),
                 };
                 Ok(seal(
@@ -318,6 +319,8 @@ pub(super) struct Asked<'a> {
     pub(super) token: &'a [u8],
     /// Until when the outcome counts, whatever the token says, in Unix seconds.
     pub(super) look_again: u64,
+    /// The id of its session, where we keep that.
+    pub(super) kept: Option<&'a Secret<String>>,
 }
 
 impl<'a> Asked<'a> {
@@ -327,6 +330,7 @@ impl<'a> Asked<'a> {
             provider: Some(session.provider),
             token: token.expose().as_bytes(),
             look_again,
+            kept: None,
         }
     }
 
@@ -336,7 +340,13 @@ impl<'a> Asked<'a> {
             provider: None,
             token,
             look_again: u64::MAX,
+            kept: None,
         }
+    }
+
+    /// The same for a session that we keep under this id.
+    pub(super) fn kept(self, id: Option<&'a Secret<String>>) -> Self {
+        Self { kept: id, ..self }
     }
 }
 

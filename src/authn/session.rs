@@ -154,7 +154,8 @@ impl Prover<'_> {
         from: Request<'_>,
     ) -> Result<Arc<Verified>, Unproven> {
         let look_again = session.look_again(brought);
-        let asked = Asked::of(session, &brought.access_token, look_again);
+        let id = brought.id();
+        let asked = Asked::of(session, &brought.access_token, look_again).kept(id.as_ref());
         self.verified(slot(session), asked, raw, from.headers, from.client)
             .await
     }
@@ -192,7 +193,7 @@ impl Prover<'_> {
     }
 
     /// A session that must be looked at: its token is old or over, or it must be said that it is used.
-    async fn go_on(
+    pub(super) async fn go_on(
         &self,
         session: &Session,
         brought: &Brought,

@@ -1,5 +1,6 @@
 //! Who calls: what a verified credential says, and the shape in which the rest of the house may use it.
 
+use crate::base::secret::Secret;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub struct Verified {
     pub epoch: u64,
     /// Unix seconds from which on the session behind it should be renewed; far away for everything else.
     pub renew_at: u64,
+    /// The id of the session that it was proven by, where we keep sessions: the gateway may renew that by itself.
+    pub kept: Option<Secret<String>>,
     /// 128-bit keyed hash of (provider, user): the limiter's key.
     pub user_key: u128,
     /// Approximate size in bytes, for the cache.

@@ -6,6 +6,7 @@ use crate::authn::{Candidate, Memory, Prover};
 use crate::exchange::{Caller, Code, Reject};
 use crate::limit::Who;
 use crate::route::Route;
+use crate::snapshot::Snapshot;
 use http::request::Parts;
 
 /// The real world of one request.
@@ -79,21 +80,30 @@ pub(super) fn prover<'a>(
     connection: &'a Connection,
     route: &'a Route,
 ) -> Prover<'a> {
-    let snapshot = &local.snapshot;
+    Prover {
+        failures: &route.limits.failures,
+        peer_trusted: connection.peer.trusted,
+        worker: local.worker,
+        ..keeper(&local.snapshot, &connection.memory)
+    }
+}
+
+/// Renews what we keep, for nobody's request.
+pub(super) fn keeper<'a>(snapshot: &'a Snapshot, memory: &'a Memory) -> Prover<'a> {
     Prover {
         tokens: &snapshot.tokens,
         cache: &snapshot.verified,
-        memory: &connection.memory,
+        memory,
         session: snapshot.session.as_ref(),
         redis: snapshot.redis.as_ref(),
         identity_headers: &snapshot.identity_headers,
         limits: &snapshot.limits,
-        failures: &route.limits.failures,
-        peer_trusted: connection.peer.trusted,
+        failures: &[],
+        peer_trusted: false,
         providers: snapshot.config.providers.len(),
         clock: &snapshot.clock,
         metrics: &snapshot.metrics,
-        worker: local.worker,
+        worker: 0,
         log_success: snapshot.config.log.auth,
     }
 }

@@ -7,6 +7,7 @@ pub mod facts;
 mod flow;
 mod forward;
 mod https;
+mod keep;
 mod live;
 mod pace;
 mod perform;
@@ -43,6 +44,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 pub use flow::{Beat, Flow};
+pub use keep::Keeper;
 pub(crate) use pace::LINGER_BYTES;
 pub use pace::{Connection, Pace, Pulse};
 pub use perform::Plan;

@@ -17,6 +17,7 @@ mod worker;
 use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::config::value::ListenAddr;
+use crate::gateway::Keeper;
 use crate::session::Session;
 use crate::snapshot::{CompileError, Ground, Snapshot};
 use crate::telemetry::AccessLog;
@@ -197,6 +198,13 @@ pub fn start(
         .handle()
         .spawn(worker::sweep_limits(current.clone()));
     let hearing = hear(&current);
+    let snapshot = current.load();
+    if snapshot.session.as_ref().and_then(Session::store).is_some() {
+        snapshot
+            .tokens
+            .renew_with(Some(Arc::new(Keeper::new(&current))));
+    }
+    drop(snapshot);
     control
         .handle()
         .spawn(worker::sweep_streams(current.clone()));

@@ -3,7 +3,7 @@
 use super::own::OwnCookies;
 use super::raw::RawCookie;
 use super::sealed::{SealedCookies, SealedSession};
-use super::stored::{Found, Record, Replaced, SessionId, StoredSessions};
+use super::stored::{Found, Record, Replaced, SessionId, StoreError, StoredSessions};
 use super::supabase::{SessionCookie, Style, SupabaseCookies, SupabaseWriter};
 use super::{Brought, From, Held, Lifetimes, NotKept, Told, Unreadable};
 use crate::base::secret::Secret;
@@ -116,6 +116,15 @@ impl Jar {
                 }
             }
         }
+    }
+
+    pub(super) async fn recall(&self, id: &Secret<String>) -> Result<Option<Brought>, StoreError> {
+        let id = SessionId::parse(id.expose().as_bytes());
+        let (Self::Stored { store, .. }, Some(id)) = (self, id) else {
+            return Ok(None);
+        };
+        let found = store.read(&id).await?;
+        Ok(found.map(|found| Brought::stored(id, found)))
     }
 
     pub(super) fn look_again(&self, brought: &Brought, now: u64) -> u64 {

@@ -115,6 +115,14 @@ impl Brought {
         !matches!(self.from, From::Shared(_))
     }
 
+    /// Its id, where we keep it.
+    pub fn id(&self) -> Option<Secret<String>> {
+        match &self.from {
+            From::Stored { id, .. } => Some(id.text()),
+            From::Shared(_) | From::Sealed(_) => None,
+        }
+    }
+
     /// Whether equal cookies may hold another session the next time they are read.
     pub fn may_change(&self) -> bool {
         matches!(self.from, From::Stored { .. })
@@ -219,6 +227,11 @@ impl Session {
     /// The request's session.
     pub async fn read(&self, headers: &HeaderMap) -> Held {
         self.jar.read(headers, self.clock.unix()).await
+    }
+
+    /// The session of an id, where we keep sessions.
+    pub async fn recall(&self, id: &Secret<String>) -> Result<Option<Brought>, StoreError> {
+        self.jar.recall(id).await
     }
 
     /// From when on what was read must be read again, whatever its token says, in Unix seconds.

@@ -2,7 +2,7 @@
 //! is no session and nobody is taken for anybody.
 
 use crate::support::redis::RedisServer;
-use crate::support::{Answer, House, Identity, NOW, Upstream, eventually, taken};
+use crate::support::{Answer, Client, House, Identity, NOW, Reply, Upstream, eventually, taken};
 use serde_json::json;
 use std::time::Duration;
 use tollhouse::base::clock::Clock;
@@ -273,4 +273,40 @@ fn sessions_of_the_library_are_taken_over_by_all_replicas_as_one() {
         "{jars:?}"
     );
     assert_eq!(scene.identity.provider.count("token.refresh"), 1);
+}
+
+#[test]
+fn what_is_open_keeps_its_session_going_without_a_browser_until_the_logout() {
+    let scene = scene_with(2, "max_age = \"30d\"", "2s");
+    let jar = scene.logged_in(0, "ada@example.com");
+    // Events that come for as long as anybody listens.
+    scene.upstream.reply(Reply::bytes("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"));
+    let mut events = Client::connect(scene.houses[0].address);
+    let host = scene.houses[0].address;
+    events.write(
+        format!(
+            "GET /events HTTP/1.1\r\nHost: {host}\r\nCookie: {jar}\r\nConnection: close\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert!(events.read_line().starts_with("HTTP/1.1 200"));
+    scene.upstream.reply(Reply::Ok);
+    let refreshes = || scene.identity.provider.count("token.refresh");
+    for renewed in 1..=3 {
+        scene.pass(LIFE - 20);
+        // What comes of the last renewal may be written down after the clock has jumped: then a second must pass.
+        eventually(|| {
+            scene.clock.advance(Duration::from_millis(20));
+            refreshes() == renewed
+        });
+    }
+    scene.pass(60);
+    // An hour's token has ended three times; the stream is there, and so is the session.
+    assert_eq!(scene.get(1, "/events", &jar).status, 200);
+    assert_eq!(scene.post(1, "/.auth/logout", &jar, "").status, 204);
+    let rest = String::from_utf8(events.rest()).unwrap();
+    assert!(
+        rest.ends_with("0\r\n\r\n"),
+        "an end that an EventSource takes for one: {rest:?}"
+    );
 }

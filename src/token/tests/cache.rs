@@ -18,6 +18,7 @@ fn verified(tokens: &Tokens, identity: Identity, issuer: Issuer) -> Arc<Verified
         provider: 0,
         epoch: tokens.epoch(issuer),
         renew_at: u64::MAX,
+        kept: None,
         user_key: 1,
         weight: 1024,
     })

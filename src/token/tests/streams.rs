@@ -12,6 +12,7 @@ fn proof(identity: Identity) -> Arc<Verified> {
         provider: 0,
         epoch: 0,
         renew_at: u64::MAX,
+        kept: None,
         user_key: 1,
         weight: 0,
     })

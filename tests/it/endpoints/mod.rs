@@ -336,6 +336,7 @@ fn verified(token: &str) -> Arc<Verified> {
         provider: 0,
         epoch: 0,
         renew_at: u64::MAX,
+        kept: None,
         user_key: 0,
         weight: 0,
     })
