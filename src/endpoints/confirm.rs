@@ -106,7 +106,7 @@ fn page(kind: CodeKind, named: &str, hash: &str, place: &Location, base: &str) -
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"robots\" content=\"noindex\"><title>{title}</title><style>{STYLE}</style></head>\n\
-         <body><main><h1>{title}</h1><p>{sentence} If it was not you, close this page.</p>\n\
+         <body><main><h1>{title}</h1><p>{sentence} If you did not expect this, close this page.</p>\n\
          <form method=\"post\" action=\"{base}/verify\">\
          <input type=\"hidden\" name=\"token_hash\" value=\"{hash}\">\
          <input type=\"hidden\" name=\"type\" value=\"{named}\">\

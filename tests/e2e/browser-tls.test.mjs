@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { launch } from "./support/browser.mjs";
 import { artefacts, freePort, startDemo, startPython, startTollhouse, until } from "./support/processes.mjs";
 import { got } from "./support/http.mjs";
 import { signInOnServer } from "./support/supabase.mjs";
@@ -71,12 +71,7 @@ path = "/ws/*"
 upstream = "sockets"
 `);
   ada = await signInOnServer(demo, "ada");
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors",
-      "--host-resolver-rules=MAP localhost 127.0.0.1"],
-  });
+  browser = await launch();
 });
 
 after(async () => {

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { chromium } from "playwright-core";
+import { faintTexts, launch, visitor } from "./support/browser.mjs";
 import { artefacts, startDemo } from "./support/processes.mjs";
 
 const PHONE = { width: 390, height: 844 };
@@ -15,12 +15,7 @@ let demo, browser;
 
 before(async () => {
   demo = await startDemo("demo-page");
-  // A fresh profile each time; the flags keep a browser in a container quiet and on this machine.
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--no-proxy-server"],
-  });
+  browser = await launch();
 });
 
 after(async () => {
@@ -30,13 +25,7 @@ after(async () => {
 
 /** A visitor with a browser of their own. */
 async function visit({ viewport = DESK, colorScheme = "light", hash = "" } = {}) {
-  const context = await browser.newContext({ viewport, colorScheme, reducedMotion: "reduce" });
-  context.setDefaultTimeout(15_000);
-  const page = await context.newPage();
-  const troubles = [];
-  page.on("pageerror", (error) => troubles.push(String(error)));
-  // The browser itself notes each refusal ("Failed to load resource"); nothing else may be said.
-  page.on("console", (message) => { if (!/^Failed to load resource/.test(message.text())) troubles.push(message.text()); });
+  const { page, context, troubles, leave } = await visitor(browser, { viewport, colorScheme });
   await page.goto(`${demo.origin}/${hash}`);
   assert.deepEqual(troubles, [], "the page starts");
 
@@ -86,40 +75,10 @@ async function visit({ viewport = DESK, colorScheme = "light", hash = "" } = {})
       return page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
     },
     async leave() {
-      await context.close();
+      await leave();
       assert.deepEqual(troubles, [], "the page had no errors of its own");
     },
   };
-}
-
-/** Runs in the page. */
-function faintTexts() {
-  const rgba = (text) => (text.match(/[\d.]+/g) ?? []).map(Number);
-  const light = (colour) => {
-    const [r, g, b] = colour.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const [r, g, b, a = 1] = rgba(getComputedStyle(at).backgroundColor);
-      if (a === 1) return [r, g, b];
-      if (a !== 0) throw new Error("a half transparent ground");
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest("script, .visually-hidden")) continue;
-    const style = getComputedStyle(element);
-    const [over, under] = [light(rgba(style.color).slice(0, 3)), light(ground(element))].sort((a, b) => b - a);
-    const ratio = (over + 0.05) / (under + 0.05);
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
-    if (ratio < (large ? 3 : 4.5)) found.push(`${ratio.toFixed(2)} ${walker.currentNode.data.trim().slice(0, 40)}`);
-  }
-  return found;
 }
 
 const value = (headers, name) => headers.filter(([field]) => field === name).map(([, text]) => text);

@@ -17,7 +17,9 @@ const files = readdirSync(here)
 
 let [passed, failed] = [0, 0];
 const isTest = (event) => event.details?.type !== "suite" && event.name !== event.file;
-const stream = run({ files, concurrency: 1, timeout: 300_000 });
+// A file has five minutes, and more when it is asked for great numbers (session-cookies.test.mjs).
+const timeout = 300_000 + 20 * Number(process.env.TOLLHOUSE_SESSIONS ?? 0);
+const stream = run({ files, concurrency: 1, timeout });
 stream.on("test:pass", (event) => { if (isTest(event) && event.skip === undefined) passed += 1; });
 // A failing suite or file counts as well: its set-up may have failed before any test.
 stream.on("test:fail", (event) => { if (isTest(event) || event.details?.error?.failureType !== "subtestsFailed") failed += 1; });

@@ -1,18 +1,19 @@
 // Session cookies that we write against those of the real @supabase/ssr: the same answer of an auth server has to become
-// the same Set-Cookie lines, and each has to read what the other wrote. TOLLHOUSE_SESSIONS says how many sessions (2000
-// unless told otherwise), TOLLHOUSE_SEED which; a failure names both. Great numbers take minutes, which the runner does not
-// grant a file: `TOLLHOUSE_SESSIONS=100000 node --test session-cookies.test.mjs`.
+// the same Set-Cookie lines, and each has to read what the other wrote; of broken cookies both have to make the same. The
+// variable TOLLHOUSE_SESSIONS says how many sessions (2000 unless told otherwise; a hundred thousand take ten minutes:
+// `TOLLHOUSE_SESSIONS=100000 tests/run e2e session-cookies`), TOLLHOUSE_SEED which; a failure names both.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ask } from "./support/cookie_lines.mjs";
-import { libraryClears, libraryReads, libraryWrites, random, session, spelt, STORAGE_KEY } from "./support/sessions.mjs";
+import { damaged, sessionValue } from "./support/damage.mjs";
+import { libraryClears, libraryFinds, libraryReads, libraryWrites, oddly, random, session, spelt, STORAGE_KEY } from "./support/sessions.mjs";
 import { Jar } from "./support/supabase.mjs";
 
 const count = Number(process.env.TOLLHOUSE_SESSIONS ?? 2000);
 const seed = Number(process.env.TOLLHOUSE_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const BATCH = 500;
-/** Beyond this we refuse to write, because we would not read it. */
+/** Beyond this we do not read, and therefore refuse to write. */
 const VALUE_BYTES_MAX = 65_536;
 
 const OPTIONS = [
@@ -20,14 +21,18 @@ const OPTIONS = [
   { secure: true, sameSite: "none", partitioned: true, path: "/gw" },
 ];
 
-/** What the browser has before: nothing, other cookies, a session that has expired, pieces that nobody needs. */
-async function before(dice, settings, unixSeconds) {
+/**
+ * What the browser has before: nothing, other cookies, a session that has expired and is renewed, one that is good and makes
+ * room for another login, pieces that nobody needs.
+ */
+async function before(dice, unixSeconds) {
   const jar = new Jar(dice.pick(["", "theme=dark", "a=1; b=%22x%22; __Host-x=y"]));
   const refresh = dice.chance(0.7);
-  if (refresh) {
+  if (refresh || dice.chance(0.5)) {
     // Written in either encoding: a client reads both, whatever it writes.
     const old = { raw: dice.chance(0.5), options: {} };
-    const lines = await libraryWrites(jar, old, JSON.stringify(session(dice, unixSeconds - 10 - dice.below(10_000))), false);
+    const ends = refresh ? unixSeconds - 10 - dice.below(10_000) : unixSeconds + 1000;
+    const lines = await libraryWrites(jar, old, JSON.stringify(session(dice, ends)), false);
     lines.forEach((line) => jar.set(line));
   }
   // Far behind the last piece: a piece that is read would make another session.
@@ -42,14 +47,15 @@ async function makeCase(dice) {
   const realNow = Date.now;
   Date.now = () => unixMillis;
   try {
-    const { jar, refresh } = await before(dice, settings, Math.floor(unixMillis / 1000));
-    const made = session(dice, Math.floor(unixMillis / 1000) + 200 + dice.below(4000));
+    const { jar, refresh } = await before(dice, Math.floor(unixMillis / 1000));
+    const made = session(dice, Math.floor(unixMillis / 1000) + 200 + dice.below(4000), { far: settings.raw });
     if (dice.chance(0.2)) delete made.expires_at;
-    else if (dice.chance(0.1)) made.expires_at = dice.pick([0, null, ""]);
-    const response = spelt(dice, made);
+    else if (dice.chance(0.1)) made.expires_at = dice.pick([0, null, "", made.expires_at + 0.5, `${made.expires_at}`]);
+    const odd = dice.chance(0.05);
+    const response = odd ? oddly(dice, made) : spelt(dice, made);
     const cookie = jar.header;
     const lines = await libraryWrites(jar, settings, response, refresh);
-    return { settings, unixMillis, cookie, response, made, lines };
+    return { settings, unixMillis, cookie, response, odd, lines };
   } finally {
     Date.now = realNow;
   }
@@ -71,13 +77,13 @@ function same(ours, theirs, message) {
   assert.ok(one === other, `${message}: at ${at} of ${one.length} and ${other.length}: ours ${part(one)}, theirs ${part(other)}`);
 }
 
-const tokens = ({ access_token, refresh_token, expires_at }) => ({ access_token, refresh_token, expires_at });
+const tokens = ({ access_token, refresh_token, expires_at }) => ({ access_token, refresh_token, expires_at: Number(expires_at) });
 const values = (lines) => lines.reduce((sum, line) => sum + line.slice(line.indexOf("=") + 1, line.indexOf(";")).length, 0);
 
 test(`${count} sessions are written alike, and each side reads the other`, { timeout: 3_600_000 }, async () => {
   const warn = console.warn;
   console.warn = () => {}; // the library warns of every user object that is looked at
-  const seen = { written: 0, refused: 0, pieces: 0, cleared: 0 };
+  const seen = { written: 0, odd: 0, refused: 0, pieces: 0, cleared: 0 };
   try {
     for (let start = 0; start < count; start += BATCH) {
       const numbers = Array.from({ length: Math.min(BATCH, count - start) }, (_, index) => start + index);
@@ -93,14 +99,15 @@ test(`${count} sessions are written alike, and each side reads the other`, { tim
         storage_key: STORAGE_KEY, cookie: library[index].header, clear: { options: settings.options },
       })));
 
-      for (const [index, { number, settings, cookie, lines, unixMillis }] of cases.entries()) {
+      for (const [index, { number, settings, cookie, lines, unixMillis, odd }] of cases.entries()) {
         const where = `TOLLHOUSE_SEED=${seed + number} TOLLHOUSE_SESSIONS=1 ${JSON.stringify(settings)}`;
         if (values(lines) > VALUE_BYTES_MAX && written[index].refused) {
           seen.refused += 1;
           continue;
         }
-        same(written[index].set_cookie, lines, `other lines: ${where}`);
+        if (!odd) same(written[index].set_cookie, lines, `other lines: ${where}`);
         seen.written += 1;
+        seen.odd += odd;
         seen.pieces = Math.max(seen.pieces, lines.filter((line) => !line.includes("Max-Age=0")).length);
 
         const realNow = Date.now;
@@ -112,8 +119,8 @@ test(`${count} sessions are written alike, and each side reads the other`, { tim
           assert.ok(theirs, `we find no session in the library's, ${JSON.stringify(read[index])}: ${where}`);
           assert.deepEqual(tokens(theirs), tokens(ours), where);
           const kept = JSON.parse(theirs.text);
-          assert.equal("user" in kept, !settings.tokens_only, where);
-          if (!settings.tokens_only) {
+          if (settings.tokens_only) assert.ok(!("user" in kept), where);
+          else {
             assert.equal(theirs.user_id, kept.user.id, where);
             same([JSON.stringify(kept)], [JSON.stringify(ours)], where);
           }
@@ -131,6 +138,67 @@ test(`${count} sessions are written alike, and each side reads the other`, { tim
   }
   console.log(`seed ${seed}: ${JSON.stringify(seen)}`);
   assert.ok(seen.written >= count * 0.95, JSON.stringify(seen));
+});
+
+/** Cookies as a browser may come to have them: of two sessions, in either encoding, with everything that goes wrong. */
+async function makeDamage(dice) {
+  const jars = [];
+  for (const _ of [1, 2]) {
+    const jar = new Jar();
+    const lines = await libraryWrites(jar, { raw: dice.chance(0.4), options: {} }, JSON.stringify(session(dice, 4_102_444_800)), false);
+    lines.forEach((line) => jar.set(line));
+    jars.push(jar);
+  }
+  return damaged(dice, jars.map((jar) => jar.header), STORAGE_KEY);
+}
+
+/** The library's decoder takes bytes for characters that are none in UTF-8; we do not. */
+const isText = (header) => {
+  const { own, pieces } = sessionValue(header, STORAGE_KEY);
+  const value = own || pieces;
+  if (!value.startsWith("base64-")) return true;
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(Buffer.from(value.slice(7), "base64url"));
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+test(`of ${count} broken sessions both make the same`, { timeout: 3_600_000 }, async () => {
+  const warn = console.warn;
+  console.warn = () => {};
+  const seen = { sessions: 0, none: 0, notText: 0, tooLarge: 0 };
+  try {
+    for (let start = 0; start < count; start += BATCH) {
+      const headers = [];
+      for (let number = start; number < Math.min(start + BATCH, count); number += 1) headers.push(await makeDamage(random(seed + number)));
+      const answers = await ask(headers.map((cookie) => ({ storage_key: STORAGE_KEY, cookie, read: {} })));
+      for (const [index, header] of headers.entries()) {
+        const where = `TOLLHOUSE_SEED=${seed + start + index} TOLLHOUSE_SESSIONS=1`;
+        const { session: ours } = answers[index];
+        const { session: theirs, renews } = await libraryFinds(header);
+        if (ours) {
+          assert.ok(!renews && theirs, `the library finds none: ${where}`);
+          assert.deepEqual(tokens(ours), tokens(theirs), where);
+          same([JSON.stringify(JSON.parse(ours.text))], [JSON.stringify(theirs)], where);
+          seen.sessions += 1;
+        } else if (theirs && !isText(header)) {
+          seen.notText += 1;
+        } else if (/ more than /.test(answers[index].refused)) {
+          assert.ok(header.length > VALUE_BYTES_MAX, where);
+          seen.tooLarge += 1;
+        } else {
+          assert.ok(!theirs, `only the library finds one: ${where}: ${JSON.stringify(answers[index])}`);
+          seen.none += 1;
+        }
+      }
+    }
+  } finally {
+    console.warn = warn;
+  }
+  console.log(`seed ${seed}: ${JSON.stringify(seen)}`);
+  if (count >= 1000) assert.ok(seen.sessions > count / 10 && seen.none > count / 10, JSON.stringify(seen));
 });
 
 // JavaScript has such characters in two halves, and the library's own base64url keeps 16 bits of the first (0.12.7): a name

@@ -1,7 +1,7 @@
 // What the configurations of the suites begin with.
 
-/** The tables of every gateway that has the sessions of a demo; `server` are more lines of its `[server]`. */
-export const opening = ({ listen, admin }, demo, server = "") => `
+/** The tables of every gateway that has the sessions of a demo; `server` are more lines of its `[server]`, `session` those of `[session]`. */
+export const opening = ({ listen, admin }, demo, server = "", session = 'mode = "shared"') => `
 [server]
 listen = "${listen}"
 ${server}
@@ -15,8 +15,18 @@ url = "${demo.issuer.replace(/\/auth\/v1$/, "")}"
 publishable_key = "${demo.key}"
 
 [session]
-mode = "shared"
+${session}
 `;
+
+const KEYS = 'keys = ["MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"]';
+
+/** `[session]` of a gateway, by mode; `redis` is needed by one of them. */
+export const sessionTable = (mode, redis) => ({
+  shared: 'mode = "shared"',
+  sealed: `mode = "sealed"\n${KEYS}`,
+  stored: `mode = "stored"\n${KEYS}\n\n[redis]\nurl = "${redis?.url}"`,
+})[mode];
+
 
 /** A listener with a certificate; `pairs` are `{ cert, key }`, chosen by name, the first when there is none. */
 export const tlsListener = (port, ...pairs) => `

@@ -1,6 +1,6 @@
 // Our own session cookies, by the line: `tests/cookie_lines.rs`.
 
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { artefacts, repository, run } from "./processes.mjs";
 
@@ -8,14 +8,16 @@ const file = path.join(artefacts, "cookie_lines");
 
 let program;
 
-/** The built test, which is asked many times. */
+/** The built test, which is asked many times: a copy, because great numbers take long and somebody may build meanwhile. */
 async function built() {
   const args = ["test", "--locked", "--no-run", "--message-format=json", "--manifest-path", path.join(repository, "Cargo.toml"), "--test", "cookie_lines"];
   const { code, output } = await run("cargo", args, {}, { milliseconds: 240_000 });
   const messages = output.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
   const { executable } = messages.find(({ target, executable }) => target?.name === "cookie_lines" && executable) ?? {};
   if (code !== 0 || !executable) throw new Error(`tests/cookie_lines.rs does not build: ${output.slice(-4000)}`);
-  return executable;
+  const copy = path.join(artefacts, "cookie_lines.built");
+  copyFileSync(executable, copy);
+  return copy;
 }
 
 /** Asks all questions at once and gives the answers in their order. */

@@ -160,6 +160,14 @@ export async function told(client) {
   return last();
 }
 
+/** A Redis that keeps nothing on disk. */
+export async function startRedis(name) {
+  const port = await freePort();
+  const server = start(name, "redis-server", ["--port", String(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+  await server.ready("its connections", () => server.output.includes("Ready to accept connections"));
+  return { process: server, url: `redis://127.0.0.1:${port}` };
+}
+
 /** `tollhouse run` with a configuration; `text` is given the two addresses it must listen on. */
 export async function startTollhouse(name, text, env = {}) {
   const [port, admin] = [await freePort(), await freePort()];

@@ -83,3 +83,12 @@ export async function signInInBrowser(demo, user, { encoding = "base64url", meta
     delete globalThis.document;
   }
 }
+
+/** What a server finds in a browser's cookies: the claims of a token that verifies. */
+export async function claimsOnServer(demo, cookie) {
+  const client = createServerClient(demo.origin, demo.key, { cookies: { getAll: () => parseCookieHeader(cookie), setAll() {} } });
+  const { data, error } = await client.auth.getClaims();
+  await client.auth.dispose();
+  if (error) throw error;
+  return data?.claims;
+}
