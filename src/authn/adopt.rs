@@ -1,11 +1,11 @@
 //! A session of the provider's own library becomes ours (contract, section 5, "Adopt").
 
-use super::prove::{Asked, Prover, missing};
+use super::prove::{Asked, Prover};
 use super::session::{OF_A_RENEWAL, Request, slot, unusable};
 use crate::exchange::{Reject, Verified};
 use crate::session::renewal::NotRenewed;
 use crate::session::{Session, Told};
-use crate::telemetry::metrics::AuthOutcome;
+use http::HeaderMap;
 use std::sync::Arc;
 
 impl Prover<'_> {
@@ -22,10 +22,7 @@ impl Prover<'_> {
         let brought = match adopt.read(from.headers) {
             Ok(Some(brought)) => brought,
             Ok(None) => return Ok(None),
-            Err(why) => {
-                self.count(session, AuthOutcome::Invalid);
-                return Err(missing().because(format!("the session cookie cannot be read: {why}")));
-            }
+            Err(why) => return Err(self.unreadable(session, &why)),
         };
         let asked = Asked::of(session, &brought.access_token, u64::MAX);
         let raw = [OF_A_RENEWAL, asked.token].concat();
@@ -36,7 +33,7 @@ impl Prover<'_> {
         let serving = before.serving.clone();
         let now = self.clock.unix();
         let Some(refresh_token) = &brought.refresh_token else {
-            let none = || self.gone(session, from.headers, told, "it has no refresh token");
+            let none = || self.no_refresh_token(session, from.headers, told);
             return serving.map(Some).ok_or_else(none);
         };
         if !adopt.may(refresh_token, now) {
@@ -69,5 +66,14 @@ impl Prover<'_> {
             (Err(_), Some(serving)) => Ok(Some(serving)),
             (Err(why), None) => Err(self.not_renewed(session, why, from, told)),
         }
+    }
+    /// What cannot be renewed cannot be taken over.
+    pub(super) fn no_refresh_token(
+        &self,
+        session: &Session,
+        headers: &HeaderMap,
+        told: &mut Told,
+    ) -> Reject {
+        self.gone(session, headers, told, "it has no refresh token")
     }
 }

@@ -1,6 +1,7 @@
 //! Which credential of a request counts, and its proof. The only room that makes a [`Caller`].
 
 mod adopt;
+mod foresee;
 mod keep;
 mod memory;
 mod open;
@@ -17,6 +18,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use std::sync::Arc;
 
+pub use foresee::Foreseen;
 pub use memory::Memory;
 pub use open::Ended;
 pub use prove::Prover;

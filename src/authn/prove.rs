@@ -335,7 +335,7 @@ impl<'a> Asked<'a> {
     }
 
     /// A token of any provider.
-    fn any(token: &'a [u8]) -> Self {
+    pub(super) fn any(token: &'a [u8]) -> Self {
         Self {
             provider: None,
             token,

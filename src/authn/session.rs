@@ -105,11 +105,7 @@ impl Prover<'_> {
     ) -> Result<Option<Arc<Verified>>, Reject> {
         let brought = match session.read(from.headers).await {
             Held::Nothing => return Ok(None),
-            Held::Unreadable(why) => {
-                self.count(session, AuthOutcome::Invalid);
-                // To the client it is no session, as it is to the real library; the operator wants to know.
-                return Err(missing().because(format!("the session cookie cannot be read: {why}")));
-            }
+            Held::Unreadable(why) => return Err(self.unreadable(session, &why)),
             Held::Over(why) => return Err(self.gone(session, from.headers, told, why)),
             Held::Away(why) => return Err(self.away(session, &why)),
             Held::Token(token) => {
@@ -124,7 +120,7 @@ impl Prover<'_> {
                 };
                 return match self.serves(&verified) {
                     true => Ok(Some(verified)),
-                    false => Err(self.over(session, "it cannot be renewed here")),
+                    false => Err(self.not_renewable(session)),
                 };
             }
             Held::Session(brought) => brought,
@@ -192,6 +188,12 @@ impl Prover<'_> {
         Ok(before)
     }
 
+    /// Whether it is time to renew it, if it can be.
+    pub(super) fn is_old(&self, session: &Session, serving: &Verified) -> bool {
+        let renewal = session.renewal();
+        renewal.is_some_and(|renewal| renewal.due(&serving.identity) <= self.clock.unix())
+    }
+
     /// A session that must be looked at: its token is old or over, or it must be said that it is used.
     pub(super) async fn go_on(
         &self,
@@ -201,11 +203,8 @@ impl Prover<'_> {
         from: Request<'_>,
         told: &mut Told,
     ) -> Result<Arc<Verified>, Reject> {
-        let renewal = session.renewal();
-        let old = |verified: &Arc<Verified>| {
-            renewal.is_some_and(|renewal| renewal.due(&verified.identity) <= self.clock.unix())
-        };
-        if let Some(serving) = before.serving.as_ref().filter(|serving| !old(serving)) {
+        let fresh = |serving: &&Arc<Verified>| !self.is_old(session, serving);
+        if let Some(serving) = before.serving.as_ref().filter(fresh) {
             self.touch(session, brought, from, told);
             return Ok(serving.clone());
         }
@@ -309,7 +308,7 @@ impl Prover<'_> {
                 let why = format!("the provider ended it: {code}");
                 self.gone(session, from.headers, told, why)
             }
-            NotRenewed::Cannot => self.over(session, "it has no refresh token of ours"),
+            NotRenewed::Cannot => self.without_refresh_token(session),
             NotRenewed::Later { retry_after, why } => {
                 self.count(session, AuthOutcome::Unavailable);
                 let wait = retry_after.map_or(1, |wait| wait.as_secs().max(1));
@@ -402,6 +401,21 @@ impl Prover<'_> {
             "Sessions are out of reach at the moment. Try again soon; yours is kept.",
         )
         .because(why.to_string())
+    }
+
+    /// Cookies that cannot be read. To the client they are no session, as they are to the real library; the operator wants to
+    /// know.
+    pub(super) fn unreadable(&self, session: &Session, why: &dyn std::fmt::Display) -> Reject {
+        self.count(session, AuthOutcome::Invalid);
+        missing().because(format!("the session cookie cannot be read: {why}"))
+    }
+
+    pub(super) fn not_renewable(&self, session: &Session) -> Reject {
+        self.over(session, "it cannot be renewed here")
+    }
+
+    pub(super) fn without_refresh_token(&self, session: &Session) -> Reject {
+        self.over(session, "it has no refresh token of ours")
     }
 
     fn over(&self, session: &Session, why: impl Into<Cow<'static, str>>) -> Reject {

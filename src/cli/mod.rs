@@ -10,6 +10,7 @@ mod load;
 mod routes;
 mod run;
 mod schema;
+pub mod token;
 mod failures;
 
 pub(crate) use crate::base::cause::chain;
@@ -44,6 +45,8 @@ enum Command {
     Routes(File),
     /// Ask a running gateway whether it is ready; for containers without a shell
     Healthcheck(healthcheck::Healthcheck),
+    /// Find out why a token or a session cookie is refused
+    Token(token::Token),
     /// Make a sealing key for session.keys, or an API key with its hash; keeps nothing
     Keygen(keygen::Keygen),
     /// Print the JSON Schema of the configuration, for editors
@@ -84,6 +87,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Check(check) => check.execute(),
         Command::Routes(file) => routes::execute(&file),
         Command::Healthcheck(healthcheck) => healthcheck.execute(),
+        Command::Token(token) => token.execute(),
         Command::Keygen(keygen) => keygen.execute(),
         Command::Schema => schema::execute(),
         Command::Completions(completions) => completions.execute(),

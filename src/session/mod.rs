@@ -198,6 +198,11 @@ impl Session {
         self
     }
 
+    /// Where they are kept.
+    pub fn jar(&self) -> &Jar {
+        &self.jar
+    }
+
     /// How it is renewed, when it can be.
     pub fn renewal(&self) -> Option<&Renewal> {
         self.renewal.as_ref()

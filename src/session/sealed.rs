@@ -68,12 +68,18 @@ impl SealedCookies {
         let Some(value) = self.own.value(headers)? else {
             return Ok(None);
         };
-        let sealed = URL_SAFE_NO_PAD
-            .decode(value)
-            .map_err(|_| NotOpened::Encoding)?;
-        let plain = self.ring.open(self.own.name(), &sealed)?;
+        let plain = self.ring.open(self.own.name(), &sealed(&value)?)?;
         let session = SealedSession::from_bytes(plain.expose());
         session.map(Some).ok_or(NotOpened::Payload)
+    }
+
+    /// Which key of the ring opens the session of a request, by its index.
+    pub fn key(&self, headers: &HeaderMap) -> Result<Option<usize>, NotOpened> {
+        let Some(value) = self.own.value(headers)? else {
+            return Ok(None);
+        };
+        let opened = self.ring.open_with(self.own.name(), &sealed(&value)?)?;
+        Ok(Some(opened.0))
     }
 
     /// The Set-Cookie fields that put `session` into the browser that sent `headers`, for `max_age` at most; see
@@ -89,6 +95,13 @@ impl SealedCookies {
         let value = URL_SAFE_NO_PAD.encode(sealed);
         Ok(self.own.write(headers, &value, max_age)?)
     }
+}
+
+/// What was sealed, out of the value of the cookie.
+fn sealed(value: &[u8]) -> Result<Vec<u8>, NotOpened> {
+    URL_SAFE_NO_PAD
+        .decode(value)
+        .map_err(|_| NotOpened::Encoding)
 }
 
 #[cfg(test)]

@@ -40,13 +40,15 @@ impl<'a> Jws<'a> {
         ) else {
             return Err(Reason::Shape);
         };
-        let (algorithm, kid) = read_header(&decode(header)?)?;
-        // Decoded only to see that it is canonical: two spellings of one signature would be two cache entries.
+        // All of the shape before any of the sense. The signature is decoded only to see that it is canonical: two spellings
+        // of one would be two cache entries.
+        let (head, body) = (decode(header)?, decode(payload)?);
         decode(signature)?;
+        let (algorithm, kid) = read_header(&head)?;
         Ok(Self {
             algorithm,
             kid,
-            payload: decode(payload)?,
+            payload: body,
             signed: &token[..header.len() + 1 + payload.len()],
             signature,
         })

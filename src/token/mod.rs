@@ -7,6 +7,7 @@
 mod ended;
 pub mod ended_elsewhere;
 mod fetch;
+pub mod inspect;
 pub mod jose;
 pub mod json;
 pub mod jwk;
@@ -30,7 +31,7 @@ use ended::Ended;
 use jose::Jws;
 use keys::{Keys, Tried};
 use streams::Streams;
-use verify::Standing;
+use verify::{Measured, Standing};
 
 pub use fetch::SetupError;
 pub use status::{ProviderStatus, RefreshCounts};
@@ -334,8 +335,13 @@ impl Tokens {
             return Err(TokenError::UnknownIssuer);
         };
         let provider = || rules.name.clone();
-        let standing = verify::check(rules, claims, self.clock.unix_millis())
-            .map_err(|reason| refused(Some(provider()), reason))?;
+        let measured = Measured {
+            provider: rules,
+            claims,
+            now: self.clock.unix_millis(),
+        };
+        let standing =
+            verify::check(&measured).map_err(|reason| refused(Some(provider()), reason))?;
         if self.ended.contains(&rules.name, verify::session(claims)) {
             return Err(refused(Some(provider()), Reason::SessionEnded));
         }

@@ -1,6 +1,7 @@
 //! What a token is measured by, without sockets: why one is refused, and the claims of RFC 7519 §4.1 against the rules of
 //! its provider. Called only with claims whose signature holds; order and key choice are `Tokens`'.
 
+use super::inspect::Check;
 use crate::config::provider::{Provider, ProviderKind};
 use crate::config::value::ClaimPath;
 use crate::exchange::{Claims, Identity};
@@ -167,59 +168,119 @@ pub(super) enum Standing {
     Anonymous,
 }
 
-/// Measures claims by the rules of `provider` at `now` (milliseconds since 1970). `exp` comes last: what is merely over is
-/// in all else a good token.
-pub(super) fn check(provider: &Provider, claims: &Claims, now: u64) -> Result<Standing, Reason> {
-    let leeway = u64::try_from(provider.leeway.as_millis()).unwrap_or(u64::MAX);
-    if let Some(issuer) = &provider.issuer
-        && claims.get("iss").and_then(Value::as_str) != Some(issuer)
-    {
-        return Err(Reason::Issuer);
-    }
-    if let Some(audiences) = &provider.audiences
-        && !is_for(claims.get("aud"), audiences)
-    {
-        return Err(Reason::Audience);
-    }
-    let expires = claims
-        .get("exp")
-        .and_then(millis)
-        .ok_or(Reason::Expiry)?
-        .saturating_add(leeway);
-    for (name, reason) in [("nbf", Reason::NotBefore), ("iat", Reason::IssuedAt)] {
-        if let Some(claim) = claims.get(name) {
-            let from = millis(claim).ok_or(reason)?;
-            if from > now.saturating_add(leeway) {
-                return Err(reason);
-            }
-        }
-    }
-    let user = at(claims, &provider.user_id_claim).and_then(Value::as_str);
-    if !user.is_some_and(|user| is_user_id(user, provider.user_prefix.len())) {
-        return Err(Reason::Subject);
-    }
-    let mut anonymous_refused = false;
-    if let ProviderKind::Supabase {
-        anonymous_users,
-        service_role,
-        ..
-    } = &provider.kind
-    {
-        match claims.get("role").and_then(Value::as_str) {
-            Some("anon") => return Err(Reason::ServiceRole),
-            Some("service_role") if !service_role => return Err(Reason::ServiceRole),
-            _ => {}
-        }
-        anonymous_refused = !anonymous_users && is_anonymous(claims);
+/// What claims are measured by.
+pub(super) struct Measured<'a> {
+    pub(super) provider: &'a Provider,
+    pub(super) claims: &'a Claims,
+    /// Milliseconds since 1970.
+    pub(super) now: u64,
+}
+
+type Measure = fn(&Measured<'_>) -> Result<(), Reason>;
+
+/// The measures of claims, in the order in which they are taken.
+pub(super) const MEASURES: [(Check, Measure); 7] = [
+    (Check::Issuer, |it| it.issuer()),
+    (Check::Audience, |it| it.audience()),
+    (Check::Expiry, |it| it.expiry()),
+    (Check::NotBefore, |it| {
+        it.not_after_now("nbf", Reason::NotBefore)
+    }),
+    (Check::IssuedAt, |it| {
+        it.not_after_now("iat", Reason::IssuedAt)
+    }),
+    (Check::Subject, |it| it.subject()),
+    (Check::Role, |it| it.role()),
+];
+
+/// Measures claims. `exp` comes last: what is merely over is in all else a good token.
+pub(super) fn check(measured: &Measured<'_>) -> Result<Standing, Reason> {
+    for (_, measure) in MEASURES {
+        measure(measured)?;
     }
     // RFC 7519 §4.1.4: on or after `exp` it must not be accepted.
-    Ok(if now >= expires {
+    Ok(if measured.is_over() {
         Standing::Over
-    } else if anonymous_refused {
+    } else if measured.is_anonymous_and_refused() {
         Standing::Anonymous
     } else {
         Standing::Good
     })
+}
+
+impl Measured<'_> {
+    fn issuer(&self) -> Result<(), Reason> {
+        let iss = self.claims.get("iss").and_then(Value::as_str);
+        match &self.provider.issuer {
+            Some(issuer) if iss != Some(issuer) => Err(Reason::Issuer),
+            _ => Ok(()),
+        }
+    }
+
+    fn audience(&self) -> Result<(), Reason> {
+        match &self.provider.audiences {
+            Some(audiences) if !is_for(self.claims.get("aud"), audiences) => Err(Reason::Audience),
+            _ => Ok(()),
+        }
+    }
+
+    fn expiry(&self) -> Result<(), Reason> {
+        self.expires().map(drop).ok_or(Reason::Expiry)
+    }
+
+    fn not_after_now(&self, name: &str, reason: Reason) -> Result<(), Reason> {
+        let Some(claim) = self.claims.get(name) else {
+            return Ok(());
+        };
+        let from = millis(claim).ok_or(reason)?;
+        if from > self.now.saturating_add(self.leeway()) {
+            return Err(reason);
+        }
+        Ok(())
+    }
+
+    fn subject(&self) -> Result<(), Reason> {
+        let user = at(self.claims, &self.provider.user_id_claim).and_then(Value::as_str);
+        match user {
+            Some(user) if is_user_id(user, self.provider.user_prefix.len()) => Ok(()),
+            _ => Err(Reason::Subject),
+        }
+    }
+
+    fn role(&self) -> Result<(), Reason> {
+        let ProviderKind::Supabase { service_role, .. } = &self.provider.kind else {
+            return Ok(());
+        };
+        match self.claims.get("role").and_then(Value::as_str) {
+            Some("anon") => Err(Reason::ServiceRole),
+            Some("service_role") if !service_role => Err(Reason::ServiceRole),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it ended before now. What has no end was refused for that.
+    pub(super) fn is_over(&self) -> bool {
+        self.expires().is_none_or(|expires| self.now >= expires)
+    }
+
+    /// Whether it is an anonymous sign-in that is not let in.
+    pub(super) fn is_anonymous_and_refused(&self) -> bool {
+        let denied = matches!(
+            &self.provider.kind,
+            ProviderKind::Supabase { anonymous_users, .. } if !anonymous_users
+        );
+        denied && is_anonymous(self.claims)
+    }
+
+    /// When it ends, with the leeway.
+    fn expires(&self) -> Option<u64> {
+        let expires = self.claims.get("exp").and_then(millis)?;
+        Some(expires.saturating_add(self.leeway()))
+    }
+
+    fn leeway(&self) -> u64 {
+        u64::try_from(self.provider.leeway.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The identity that checked claims give.

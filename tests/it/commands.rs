@@ -67,7 +67,9 @@ fn completions_are_written_for_each_shell() {
     for shell in SHELLS {
         let ended = run(folder.path(), &["completions", shell]);
         assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{shell}");
-        for name in ["run", "demo", "check", "routes", "keygen", "schema"] {
+        for name in [
+            "run", "demo", "check", "routes", "token", "inspect", "keygen", "schema",
+        ] {
             assert!(ended.out.contains(name), "{shell}: {name}");
         }
         if shell == "bash" {

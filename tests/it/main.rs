@@ -21,6 +21,7 @@ mod errors;
 mod grpc;
 mod http2;
 mod hygiene;
+mod inspect;
 mod keys;
 mod limits;
 mod login;

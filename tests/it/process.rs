@@ -25,12 +25,21 @@ fn tollhouse(folder: &Path) -> Command {
 
 /// Runs it to its end, which must be soon.
 pub fn run(folder: &Path, arguments: &[&str]) -> Ended {
+    run_with(folder, arguments, "")
+}
+
+/// The same, with this text on its standard input.
+pub fn run_with(folder: &Path, arguments: &[&str], text: &str) -> Ended {
     let mut child = tollhouse(folder)
         .args(arguments)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let (mut stdin, text) = (child.stdin.take().unwrap(), text.to_owned());
+    // It may end without having read it.
+    std::thread::spawn(move || drop(stdin.write_all(text.as_bytes())));
     // Read while it runs: a pipe holds less than some commands print.
     let out = kept(child.stdout.take().unwrap());
     let err = kept(child.stderr.take().unwrap());

@@ -127,21 +127,30 @@ impl KeyRing {
         name: &str,
         sealed: &[u8],
     ) -> Result<Secret<Vec<u8>>, NotOpened> {
+        self.open_with(name, sealed).map(|(_, plain)| plain)
+    }
+
+    /// As [`KeyRing::open`], and the index of the key that opened it.
+    pub(super) fn open_with(
+        &self,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<(usize, Secret<Vec<u8>>), NotOpened> {
         let (version, rest) = sealed.split_first().ok_or(NotOpened::Version)?;
         if *version != VERSION {
             return Err(NotOpened::Version);
         }
         let (id, rest) = rest.split_first().ok_or(NotOpened::Sealed)?;
         let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or(NotOpened::Sealed)?;
-        let fitting = self.keys.iter().filter(|(own, _)| own == id);
-        let opened = fitting.filter_map(|(_, key)| {
+        let fitting = self.keys.iter().enumerate().filter(|(_, key)| key.0 == *id);
+        let opened = fitting.filter_map(|(index, (_, key))| {
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
             // A key that does not fit leaves garbage behind, so each gets a copy of its own.
             let mut text = text.to_vec();
             let plain = key.open_in_place(nonce, authenticated(name), &mut text);
             let length = plain.ok()?.len();
             text.truncate(length);
-            Some(Secret::new(text))
+            Some((index, Secret::new(text)))
         });
         opened.into_iter().next().ok_or(NotOpened::Sealed)
     }

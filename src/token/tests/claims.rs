@@ -4,6 +4,7 @@ use super::*;
 
 /// What became of a token: the user and the roles, or the word of the refusal.
 async fn outcome(tokens: &Tokens, token: &str) -> String {
+    looks_alike(tokens, token).await;
     match tokens.verify(token.as_bytes()).await {
         Ok(identity) => format!("ok {} [{}]", identity.user_id, identity.roles.join("|")),
         Err(TokenError::Refused { reason, .. }) => format!("{reason:?}"),

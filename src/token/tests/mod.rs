@@ -10,6 +10,7 @@ use super::*;
 use crate::base::secret::Secret;
 use crate::config::provider::{KeySource, ProviderKind};
 use crate::config::value::ClaimPath;
+use crate::token::inspect::Finding;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature as sig;
@@ -35,6 +36,17 @@ pub(super) const SECRET: &[u8] = b"a shared secret of 32 bytes, yes";
 
 pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// What a look at a token finds must be what verification finds.
+pub(super) async fn looks_alike(tokens: &Tokens, token: &str) {
+    let verified = tokens.verify(token.as_bytes()).await;
+    let seen = tokens.inspect(None, token.as_bytes(), |_| false).await;
+    assert_eq!(seen.fault(), verified.as_ref().err(), "{token}");
+    if let Ok(identity) = verified {
+        assert_eq!(seen.identity, Some(identity), "{token}");
+        assert!(seen.findings().all(|(_, found)| *found == Finding::Holds));
+    }
 }
 
 /// A key pair of the provider.
@@ -226,6 +238,7 @@ pub(super) fn tokens(providers: &[Provider], clock: &Clock) -> Tokens {
 
 /// Why a token is refused; panics when it is not.
 pub(super) async fn refusal(tokens: &Tokens, token: &str) -> Reason {
+    looks_alike(tokens, token).await;
     match tokens.verify(token.as_bytes()).await {
         Err(TokenError::Refused { reason, .. }) => reason,
         other => panic!("not refused: {other:?}"),

@@ -1,6 +1,7 @@
 //! Shape, algorithms, keys and signatures: what RFC 8725 §3 asks for, and what attackers try.
 
 use super::*;
+use crate::token::inspect::Check;
 use proptest::prelude::*;
 
 const ALL: [&str; 7] = [
@@ -182,6 +183,53 @@ async fn without_a_kid_only_the_one_key_that_fits_is_tried() {
     let rsa = Signer::new("RS256", "rsa").raw(r#"{"alg":"RS256"}"#, &claims().to_string());
     assert_eq!(refusal(&tokens, &rsa).await, Reason::UnknownKey);
     assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn without_keys_nothing_is_said_of_a_signature_and_everything_of_the_rest() {
+    let signer = Signer::new("ES256", "k");
+    let mut keyless = provider(Some(&Url::parse("http://127.0.0.1:1/").unwrap()));
+    keyless.keys.jwks_url = None;
+    let tokens = tokens(&[keyless], &Clock::frozen(NOW));
+    let look = async |token: String, withheld: bool| {
+        let seen = tokens.inspect(None, token.as_bytes(), |_| withheld).await;
+        let (key, signature) = (
+            seen.of(Check::Key).clone(),
+            seen.of(Check::Signature).clone(),
+        );
+        let fault = seen.fault().map(TokenError::outcome);
+        (key, signature, fault)
+    };
+    let token = signer.token(&claims());
+    let unknown = (Finding::Withheld, Finding::Withheld, None);
+    assert_eq!(look(token.clone(), true).await, unknown);
+    let (key, signature, fault) = look(token, false).await;
+    assert!(matches!(key, Finding::Fails(_)));
+    assert_eq!((signature, fault), (Finding::NotReached, Some("refused")));
+    let over = signer.token(&with(json!({"exp": NOW - 3600})));
+    assert_eq!(look(over, true).await.2, Some("expired"));
+    let both = signer.token(&with(json!({"exp": NOW - 3600, "aud": "other"})));
+    assert_eq!(look(both, true).await.2, Some("refused"));
+    // An algorithm that needs no public key has nothing to do with it.
+    let secret = Signer::new("HS256", "k").token(&claims());
+    assert_eq!(look(secret, true).await.2, Some("refused"));
+}
+
+#[tokio::test]
+async fn a_token_of_another_provider_is_looked_at_as_the_one_that_is_asked_for_would() {
+    let signer = Signer::new("HS256", "k");
+    let mut other = with_secret(provider(None));
+    other.name = "other".into();
+    other.issuer = Some("https://other.example".into());
+    let tokens = tokens(&[with_secret(provider(None)), other], &Clock::frozen(NOW));
+    let token = signer.token(&claims());
+    let look = async |whose| tokens.inspect(whose, token.as_bytes(), |_| false).await;
+    assert_eq!(look(None).await.provider, Some(0));
+    assert_eq!(look(Some(0)).await.fault(), None);
+    let seen = look(Some(1)).await;
+    let error = refused(Some("other".into()), Reason::Issuer);
+    assert_eq!((seen.provider, seen.fault()), (Some(1), Some(&error)));
+    assert_eq!(tokens.verify_for(1, token.as_bytes()).await, Err(error));
 }
 
 #[tokio::test]

@@ -23,13 +23,27 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tollhouse::base::clock::Clock;
 use tollhouse::config::value::ListenAddr;
-use tollhouse::config::{self, Options};
+use tollhouse::config::{self, Config, Options};
 use tollhouse::server::{self, Control, Drained, Running};
 use tollhouse::snapshot::Snapshot;
 use tollhouse::telemetry::{AccessLog, Format};
 
 /// When the frozen clock starts: 2026-01-01T00:00:00Z.
 pub const NOW: u64 = 1_767_225_600;
+
+/// A file that is right.
+pub fn read(text: &str) -> Config {
+    let environment = config::interpolate::ProcessEnvironment::default();
+    config::load(
+        text,
+        Path::new("test.toml"),
+        &environment,
+        Options {
+            placeholders: false,
+        },
+    )
+    .unwrap_or_else(|problems| panic!("the test's file is wrong:\n{problems}"))
+}
 
 /// A gateway under test. Dropping it drains it.
 pub struct House {
@@ -61,17 +75,7 @@ impl House {
         if !text.contains("[admin]") {
             text.push_str("\n[admin]\nlisten = \"127.0.0.1:0\"\n");
         }
-        let environment = config::interpolate::ProcessEnvironment::default();
-        let config = config::load(
-            &text,
-            Path::new("test.toml"),
-            &environment,
-            Options {
-                placeholders: false,
-            },
-        )
-        .unwrap_or_else(|problems| panic!("the test's file is wrong:\n{problems}"));
-        let config = Arc::new(config);
+        let config = Arc::new(read(&text));
         let log = Log::default();
         let access = AccessLog::start(Format::Json, Box::new(log.clone())).unwrap();
         access.configure(config.log.access, config.log.user_id);
