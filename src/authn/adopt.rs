@@ -1,7 +1,8 @@
 //! A session of the provider's own library becomes ours (contract, section 5, "Adopt").
 
 use super::prove::{Asked, Prover};
-use super::session::{OF_A_RENEWAL, Request, slot, unusable};
+use super::refuse::unusable;
+use super::session::{OF_A_RENEWAL, Request, slot};
 use crate::exchange::{Reject, Verified};
 use crate::session::renewal::NotRenewed;
 use crate::session::{Session, Told};

@@ -6,6 +6,7 @@ mod keep;
 mod memory;
 mod open;
 mod prove;
+mod refuse;
 mod session;
 
 use crate::base::secret::Secret;

@@ -2,7 +2,8 @@
 //! ends. Called by the session endpoints, after the line has let them through.
 
 use super::prove::{Prover, missing};
-use super::session::{Request, claims_of, unusable};
+use super::refuse::unusable;
+use super::session::{Request, claims_of};
 use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
 use crate::provider::Grant;

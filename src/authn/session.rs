@@ -1,22 +1,20 @@
 //! The proof of a session: its token verified, and renewed when it is old (contract, section 5).
 
-use super::prove::{Asked, Prover, Unproven, expired, invalid, missing};
-use crate::exchange::{Code, Credential, Identity, Reject, Verified};
+use super::prove::{Asked, Prover, Unproven, invalid};
+use super::refuse::unusable;
+use crate::exchange::{Credential, Identity, Reject, Verified};
 use crate::headers::cookies;
 use crate::headers::forwarded::Client;
 use crate::limit::keyed;
 use crate::provider::{Browser, Grant};
 use crate::session::renewal::{NotRenewed, Renewal};
-use crate::session::stored::StoreError;
 use crate::session::{Brought, Held, NotKept, Session, Told};
-use crate::telemetry::metrics::AuthOutcome;
 use crate::token::{Issuer, Slot};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::Value;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a token is known by that came with a renewal and not yet in a cookie: no cookie's key begins like this.
@@ -295,30 +293,6 @@ impl Prover<'_> {
         renewal.renew(token, whose, &browser, needed).await
     }
 
-    /// Nothing serves, and nothing came of the renewal.
-    pub(super) fn not_renewed(
-        &self,
-        session: &Session,
-        why: NotRenewed,
-        from: Request<'_>,
-        told: &mut Told,
-    ) -> Reject {
-        match why {
-            NotRenewed::Over { code } => {
-                let why = format!("the provider ended it: {code}");
-                self.gone(session, from.headers, told, why)
-            }
-            NotRenewed::Cannot => self.without_refresh_token(session),
-            NotRenewed::Later { retry_after, why } => {
-                self.count(session, AuthOutcome::Unavailable);
-                let wait = retry_after.map_or(1, |wait| wait.as_secs().max(1));
-                not_now()
-                    .because(why.to_string())
-                    .retry_after(u32::try_from(wait).unwrap_or(u32::MAX))
-            }
-        }
-    }
-
     /// Says to the browser that its session is used, when it is time for that.
     fn touch(&self, session: &Session, brought: &Brought, from: Request<'_>, told: &mut Told) {
         match session.touch(from.headers, brought) {
@@ -379,65 +353,6 @@ impl Prover<'_> {
         }
         Ok(verified)
     }
-
-    /// A session that is over for good: its cookies go.
-    pub(super) fn gone(
-        &self,
-        session: &Session,
-        headers: &HeaderMap,
-        told: &mut Told,
-        why: impl Into<Cow<'static, str>>,
-    ) -> Reject {
-        told.set = session.clear(headers);
-        self.count(session, AuthOutcome::Expired);
-        Reject::new(Code::SessionExpired, "The session is over. Sign in again.").because(why)
-    }
-
-    /// Fails closed: a session of which nothing is known is neither one nor none.
-    pub(super) fn away(&self, session: &Session, why: &StoreError) -> Reject {
-        self.count(session, AuthOutcome::Unavailable);
-        Reject::new(
-            Code::AuthUnavailable,
-            "Sessions are out of reach at the moment. Try again soon; yours is kept.",
-        )
-        .because(why.to_string())
-    }
-
-    /// Cookies that cannot be read. To the client they are no session, as they are to the real library; the operator wants to
-    /// know.
-    pub(super) fn unreadable(&self, session: &Session, why: &dyn std::fmt::Display) -> Reject {
-        self.count(session, AuthOutcome::Invalid);
-        missing().because(format!("the session cookie cannot be read: {why}"))
-    }
-
-    pub(super) fn not_renewable(&self, session: &Session) -> Reject {
-        self.over(session, "it cannot be renewed here")
-    }
-
-    pub(super) fn without_refresh_token(&self, session: &Session) -> Reject {
-        self.over(session, "it has no refresh token of ours")
-    }
-
-    fn over(&self, session: &Session, why: impl Into<Cow<'static, str>>) -> Reject {
-        self.count(session, AuthOutcome::Expired);
-        expired().because(why)
-    }
-
-    pub(super) fn count(&self, session: &Session, outcome: AuthOutcome) {
-        let (provider, kind) = (Some(session.provider), Credential::Session);
-        self.metrics.auth(self.worker, provider, kind, outcome);
-    }
-}
-
-fn not_now() -> Reject {
-    Reject::new(
-        Code::AuthUnavailable,
-        "The session cannot be renewed at the moment. Try again soon; it is kept.",
-    )
-}
-
-pub(super) fn unusable(why: &str) -> Reject {
-    not_now().because(format!("the renewed token: {why}"))
 }
 
 pub(super) fn slot(session: &Session) -> Slot {
