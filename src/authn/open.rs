@@ -2,7 +2,6 @@
 //! ends. Called by the session endpoints, after the line has let them through.
 
 use super::prove::{Prover, missing};
-use super::refuse::unusable;
 use super::session::{Request, claims_of};
 use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
@@ -43,7 +42,13 @@ impl Prover<'_> {
         *told = session
             .open(from.headers, grant, &verified.identity, None)
             .await
-            .map_err(|why| unusable(&why.to_string()))?;
+            .map_err(|why| {
+                Reject::new(
+                    Code::AuthUnavailable,
+                    "The login cannot be completed at the moment. Try again soon.",
+                )
+                .because(why.to_string())
+            })?;
         Ok(verified)
     }
 
@@ -165,9 +170,7 @@ impl Prover<'_> {
             })
             .chain(record.map(|name| ended_elsewhere::Ended::Record { name: name.into() }))
             .collect();
-        if let Err(why) = ended_elsewhere::tell(redis, &ended).await {
-            tracing::warn!(%why, "other replicas were not told of a logout");
-        }
+        ended_elsewhere::tell_until(redis, ended, until, self.clock).await;
     }
 }
 

@@ -108,7 +108,7 @@ table! {
         pub(super) mode: At<SessionMode> = required("shared"), at(choice(&[("shared", SessionMode::Shared), ("sealed", SessionMode::Sealed), ("stored", SessionMode::Stored)]));
         /// Whose sessions these are; the only provider unless given.
         pub(super) provider: Option<At<String>> = optional("main"), at(word());
-        /// sealed and stored: 1 to 16 keys of 32 bytes in base64, made by `tollhouse keygen`. The first seals, every one opens: put a new one before the old.
+        /// sealed and stored: 1 to 16 keys of 32 bytes in base64, made by `tollhouse keygen`. The first seals, every one opens. A new one goes last at every replica, and then first.
         pub(super) keys: Option<Vec<Kept>> = optional(["${TOLLHOUSE_SESSION_KEY}"]), masked(list(secret()));
         /// The attributes of the session's cookies. In `shared` they must be those that the application gives its library (`cookieOptions`), else two cookies of one name stand beside each other.
         pub(super) cookie: Option<(CookieKeys, Entries)> = optional({ domain = "example.com", secure = true }), nested::<CookieKeys>();

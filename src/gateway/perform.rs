@@ -5,6 +5,7 @@ use super::tunnel::{self, Arranged, Handshake};
 use super::{Connection, Gateway, Local, visit};
 use crate::base::body::Body;
 use crate::config::route::{Auth, ForwardSession};
+use crate::endpoints;
 use crate::exchange::{Code, Reject};
 use crate::headers::{cookies, grpc, security, strip};
 use crate::route::{Forward, Route, Target};
@@ -216,6 +217,7 @@ async fn upstream(
         set.map(cookies::set_cookie_name)
             .any(|name| session.owns(name))
     });
+    security::remove_set_cookies(headers, endpoints::is_attempt);
     if sets_session && !session_passes {
         security::remove_set_cookies(headers, |name| session.is_some_and(|s| s.owns(name)));
     }

@@ -6,6 +6,7 @@ use crate::base::clock::Clock;
 use crate::base::deadline::Sweeper;
 use crate::config::Config;
 use crate::gateway::Berths;
+use crate::redis::Redis;
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 use crate::telemetry::metrics::Counted;
@@ -221,7 +222,9 @@ impl AdminView for State {
         let providers = snapshot.tokens.providers();
         let keys = providers.iter().filter_map(trouble);
         let certificates = self.certificates.iter().flat_map(|shown| shown.troubles());
-        let reasons = keys.chain(certificates).collect();
+        let redis = snapshot.redis.as_ref().filter(|redis| redis.is_away());
+        let redis = redis.map(|_| "Redis is away".to_owned());
+        let reasons = keys.chain(certificates).chain(redis).collect();
         let waited = self.clock.now().saturating_duration_since(self.started) >= READY_WITHOUT_KEYS;
         let state = if self.not_ready.load(Ordering::Relaxed) {
             admin::State::Draining
@@ -241,6 +244,7 @@ impl AdminView for State {
                 .map(|(provider, counts)| (&**provider, counts.each()))
                 .collect(),
             session_refreshes: snapshot.refreshes.counts(),
+            redis_away: snapshot.redis.as_ref().map(Redis::is_away),
             log_lines_dropped: self.access.dropped(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::own::OwnCookies;
 use super::raw::RawCookie;
-use super::sealed::{SealedCookies, SealedSession};
+use super::sealed::{NotOpened, SealedCookies, SealedSession};
 use super::stored::{Found, Record, Replaced, SessionId, StoreError, StoredSessions};
 use super::supabase::{SessionCookie, Style, SupabaseCookies, SupabaseWriter};
 use super::{Brought, From, Held, Lifetimes, NotKept, Told, Unreadable};
@@ -112,6 +112,7 @@ impl Jar {
                 match store.read(&id).await {
                     Ok(Some(found)) => Held::Session(Box::new(Brought::stored(id, found))),
                     Ok(None) => Held::Over("it is not in the store, or no longer"),
+                    Err(StoreError::Unopened) => Held::Unreadable(NotOpened::Sealed.into()),
                     Err(why) => Held::Away(why),
                 }
             }

@@ -105,6 +105,9 @@ pub enum StoreError {
     /// It is larger than any session of a provider, or names no user.
     #[error("the session cannot be stored")]
     Unstorable,
+    /// No key of ours opens it. One that has not come to all replicas yet would.
+    #[error("no session key opens the session")]
+    Unopened,
     /// The cryptographic library refused.
     #[error("the session could not be sealed")]
     Cryptography,
@@ -158,7 +161,7 @@ impl StoredSessions {
         Ok((id, created))
     }
 
-    /// The session of an id. `None`: there is none, it is over, or no key of ours opens it. One that is used lives on.
+    /// The session of an id. `None`: there is none, or it is over. One that is used lives on.
     ///
     /// May be up to `cache_ttl` old. Cancel-safe.
     pub async fn read(&self, id: &SessionId) -> Result<Option<Arc<Found>>, StoreError> {
@@ -174,9 +177,10 @@ impl StoredSessions {
         let mut both = pipe();
         both.cmd("GET").arg(&name).cmd("PTTL").arg(&name);
         let (sealed, left): (Option<Vec<u8>>, i64) = inner.redis.ask_all(both).await?;
-        let Some(found) = sealed.and_then(|sealed| inner.open(&name, &sealed)) else {
+        let Some(sealed) = sealed else {
             return Ok(None);
         };
+        let found = inner.open(&name, &sealed).ok_or(StoreError::Unopened)?;
         let Some(life) = inner.life(&found.record) else {
             return Ok(None);
         };

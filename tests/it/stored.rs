@@ -2,7 +2,9 @@
 //! is no session and nobody is taken for anybody.
 
 use crate::support::redis::RedisServer;
-use crate::support::{Answer, Client, House, Identity, NOW, Reply, Upstream, eventually, taken};
+use crate::support::{
+    Answer, Client, House, Identity, NOW, Reply, Upstream, eventually, send, taken,
+};
 use serde_json::json;
 use std::time::Duration;
 use tollhouse::base::clock::Clock;
@@ -22,16 +24,7 @@ fn scene_with(replicas: usize, session: &str, timeout: &str) -> Scene {
     let identity = Identity::start(&clock);
     let upstream = Upstream::start();
     let redis = RedisServer::start();
-    let file = format!(
-        "[providers.main]\nkind = \"supabase\"\nurl = \"{}\"\npublishable_key = \"sb_publishable_test\"\n\
-         http_timeout = \"1s\"\n[session]\nmode = \"stored\"\n\
-         keys = [\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"]\n{session}\n\
-         [upstreams.app]\nurl = \"{}\"\n[[routes]]\npath = \"/*\"\n\
-         [[routes]]\npath = \"/public\"\nauth = \"public\"\n[[routes]]\npath = \"/maybe\"\nauth = \"optional\"\n{}",
-        identity.url,
-        upstream.url(),
-        redis.table().replace("2s", timeout),
-    );
+    let file = file(&identity, &upstream, &redis, session, timeout);
     let houses = (0..replicas)
         .map(|_| House::start_at(&file, clock.clone()))
         .collect();
@@ -44,11 +37,35 @@ fn scene_with(replicas: usize, session: &str, timeout: &str) -> Scene {
     }
 }
 
+fn file(
+    identity: &Identity,
+    upstream: &Upstream,
+    redis: &RedisServer,
+    session: &str,
+    timeout: &str,
+) -> String {
+    format!(
+        "[providers.main]\nkind = \"supabase\"\nurl = \"{}\"\npublishable_key = \"sb_publishable_test\"\n\
+         http_timeout = \"1s\"\n[session]\nmode = \"stored\"\n\
+         keys = [\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"]\n{session}\n\
+         [upstreams.app]\nurl = \"{}\"\n[[routes]]\npath = \"/*\"\n\
+         [[routes]]\npath = \"/public\"\nauth = \"public\"\n[[routes]]\npath = \"/maybe\"\nauth = \"optional\"\n{}",
+        identity.url,
+        upstream.url(),
+        redis.table().replace("2s", timeout),
+    )
+}
+
 fn scene(replicas: usize) -> Scene {
     scene_with(replicas, "", "2s")
 }
 
 impl Scene {
+    /// The file of its replicas.
+    fn file(&self, session: &str) -> String {
+        file(&self.identity, &self.upstream, &self.redis, session, "2s")
+    }
+
     fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -309,4 +326,46 @@ fn what_is_open_keeps_its_session_going_without_a_browser_until_the_logout() {
         rest.ends_with("0\r\n\r\n"),
         "an end that an EventSource takes for one: {rest:?}"
     );
+}
+
+#[test]
+fn a_replica_without_the_key_lets_nobody_in_and_logs_nobody_out() {
+    let scene = scene(1);
+    let jar = scene.logged_in(0, "ada@example.com");
+    let file = scene.file("").replace("MDEyMzQ1", "ZmVkY2Jh");
+    let other = House::start_at(&file, scene.clock.clone());
+    let answer = other.get("/a", &[("cookie", &jar)]);
+    assert_eq!(answer.code(), "missing_credentials");
+    assert!(
+        answer.all("set-cookie").is_empty(),
+        "the key may be on its way"
+    );
+    assert_eq!(scene.get(0, "/a", &jar).status, 200);
+}
+
+#[test]
+fn whoever_asks_whether_it_is_well_is_told_of_redis() {
+    let scene = scene_with(1, "", "200ms");
+    let house = &scene.houses[0];
+    eventually(|| house.metric("tollhouse_redis_up") == 1.0);
+    let ready = || {
+        send(
+            house.admin,
+            b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            false,
+        )
+    };
+    eventually(|| ready().json()["status"] == "ok");
+    scene.redis.freeze();
+    let jar = format!("tollhouse={}", "A".repeat(43));
+    assert_eq!(scene.get(0, "/a", &jar).status, 503);
+    eventually(|| house.metric("tollhouse_redis_up") == 0.0);
+    let answer = ready();
+    assert_eq!(
+        (answer.status, &answer.json()["status"]),
+        (200, &json!("degraded"))
+    );
+    assert!(answer.text().contains("Redis is away"));
+    scene.redis.go_on();
+    eventually(|| ready().json()["status"] == "ok");
 }

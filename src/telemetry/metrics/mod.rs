@@ -100,6 +100,8 @@ pub struct Counted<'a> {
     pub key_fetches: Vec<(&'a str, [(&'static str, u64); 3])>,
     /// Calls that renew sessions: outcome and count.
     pub session_refreshes: [(&'static str, u64); 4],
+    /// Whether Redis is away, where there is one.
+    pub redis_away: Option<bool>,
     /// Lines lost because the log could not keep up.
     pub log_lines_dropped: u64,
 }

@@ -104,6 +104,10 @@ pub(super) fn render(metrics: &Metrics, counted: &Counted<'_>) -> String {
         let labels = [("outcome", *outcome)];
         out.line("tollhouse_session_refresh_total", &labels, count);
     }
+    if let Some(away) = counted.redis_away {
+        out.family("tollhouse_redis_up", "gauge", "Whether Redis answers.");
+        out.line("tollhouse_redis_up", &[], &u64::from(!away));
+    }
     out.family(
         "tollhouse_rate_limited_total",
         "counter",
@@ -380,6 +384,7 @@ mod tests {
         let text = metrics.render(&Counted {
             key_fetches: vec![(name, [("ok", 1), ("unreachable", 2), ("unusable", 0)])],
             session_refreshes: [("ok", 0), ("over", 0), ("later", 0), ("refused", 2)],
+            redis_away: Some(true),
             log_lines_dropped: 5,
         });
         let (mut families, mut seen) = (HashSet::new(), HashSet::new());
