@@ -64,8 +64,8 @@ fn sealing_key(fill: Fill) -> Result<Made, Unspecified> {
     let hint = String::from(
         "\nKeep it in a variable, TOLLHOUSE_SESSION_KEY, and name that in the file:\n\n  \
          [session]\n  keys = [\"${TOLLHOUSE_SESSION_KEY}\"]\n\n\
-         To change it, put a new key before the old one: the first seals, every one opens. Take the old one out when\n\
-         the cookies that it sealed are over.\n",
+         To change it: the first key seals, every one opens. Put a new one last at every replica, then first. Take the old\n\
+         one out when the sessions that it sealed are over.\n",
     );
     Ok(Made {
         lines: Secret::new(BASE64_URL_SAFE_NO_PAD.encode(key.expose()) + "\n"),
