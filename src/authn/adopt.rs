@@ -50,8 +50,9 @@ impl Prover<'_> {
             (Ok(grant), _) => {
                 let claims = before.claims.as_ref();
                 let look_again = session.look_again_new();
-                let verified = self.accept(session, claims, &grant, look_again).await?;
-                *told = session
+                let asked = Asked::of(session, &grant.access_token, look_again);
+                let verified = self.accept(session, claims, asked).await?;
+                let opened = session
                     .open(
                         from.headers,
                         &grant,
@@ -60,6 +61,7 @@ impl Prover<'_> {
                     )
                     .await
                     .map_err(|why| unusable(&why.to_string()))?;
+                *told = opened.told;
                 adopt.done(refresh_token, now);
                 Ok(Some(verified))
             }

@@ -1,15 +1,14 @@
 //! What logins and logouts do with sessions: one that begins, one that is renewed because somebody asks for it, one that
 //! ends. Called by the session endpoints, after the line has let them through.
 
-use super::prove::{Prover, missing};
-use super::session::{Request, claims_of};
+use super::prove::{Asked, Prover, missing};
+use super::session::{Request, claims_of, whose};
 use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
 use crate::provider::Grant;
 use crate::provider::supabase::Scope;
 use crate::session::{Held, Session, Told};
 use crate::token::ended_elsewhere;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// How long tokens are taken to live that do not say when they were issued.
@@ -24,8 +23,8 @@ pub struct Ended {
     pub refresh_token: Option<Secret<String>>,
     /// Until when its token is good, in Unix seconds.
     pub expires_at: u64,
-    /// `sub` of its token.
-    pub user: Box<str>,
+    /// Stands for its user, as [`crate::provider::Refreshes::refresh`] wants it.
+    pub user: u128,
 }
 
 impl Prover<'_> {
@@ -38,8 +37,9 @@ impl Prover<'_> {
     ) -> Result<Arc<Verified>, Reject> {
         let session = self.session.ok_or_else(none)?;
         let look_again = session.look_again_new();
-        let verified = self.granted(session, grant, look_again).await?;
-        *told = session
+        let asked = Asked::of(session, &grant.access_token, look_again);
+        let verified = self.granted(session, asked).await?;
+        let opened = session
             .open(from.headers, grant, &verified.identity, None)
             .await
             .map_err(|why| {
@@ -49,6 +49,11 @@ impl Prover<'_> {
                 )
                 .because(why.to_string())
             })?;
+        *told = opened.told;
+        if let Some(replaced) = opened.replaced {
+            let until = verified.identity.expires_at;
+            self.over(session, vec![replaced], None, until).await;
+        }
         Ok(verified)
     }
 
@@ -75,7 +80,7 @@ impl Prover<'_> {
                     "The session was renewed a moment ago. Wait as long as Retry-After says.",
                 )
                 .because("budget of renewals on demand is spent")
-                .retry_after(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX))
+                .retry_after_in(wait)
             })?;
         }
         self.renewed(session, &brought, before, from, told, true)
@@ -93,71 +98,79 @@ impl Prover<'_> {
         told: &mut Told,
     ) -> Result<Option<Ended>, Reject> {
         let session = self.session.ok_or_else(none)?;
-        let held = match session.read(from.headers).await {
+        let own = scope != Scope::Others;
+        let clear = |told: &mut Told| {
+            if own {
+                told.set = session.clear(from.headers);
+            }
+        };
+        let (access_token, refresh_token, brought) = match session.read(from.headers).await {
             // Whoever were told that they are logged out while their session lives on would not try again.
             Held::Away(why) => return Err(self.away(session, &why)),
-            held => held,
-        };
-        let own = scope != Scope::Others;
-        if own {
-            told.set = session.clear(from.headers);
-        }
-        let (access_token, refresh_token, brought) = match held {
             Held::Session(brought) => {
                 let (access, refresh) = (&brought.access_token, &brought.refresh_token);
                 (access.clone(), refresh.clone(), Some(brought))
             }
             Held::Token(token) => (token, None, None),
-            Held::Nothing | Held::Unreadable(_) | Held::Over(_) | Held::Away(_) => return Ok(None),
+            Held::Nothing | Held::Unreadable(_) | Held::Over(_) => {
+                if own {
+                    // It may be one that only another replica can read.
+                    let discarded = session.discard(from.headers).await;
+                    discarded.map_err(|why| self.away(session, &why))?;
+                }
+                clear(told);
+                return Ok(None);
+            }
         };
         let ours = brought.as_ref().is_some_and(|brought| brought.is_ours());
         let token = access_token.expose().as_bytes();
         // A key may be gone, but what is sealed it was us who put there.
         let proven = self.tokens.verify_past(session.provider, token).await;
-        let claims = match (proven, claims_of(access_token.expose())) {
-            (Err(_), _) if !ours => return Ok(None),
-            (_, Some(claims)) => claims,
-            (_, None) => return Ok(None),
-        };
-        let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let time = |name: &str| claims.get(name).and_then(Value::as_u64);
-        let Some(expires_at) = time("exp") else {
-            return Ok(None);
-        };
+        let claims = claims_of(access_token.expose()).filter(|_| ours || proven.is_ok());
+        let text = |name: &str| claims.as_ref()?.get(name)?.as_str();
+        let time = |name: &str| claims.as_ref()?.get(name)?.as_u64();
+        let now = self.clock.unix();
+        let expires_at = time("exp").unwrap_or(now);
         // A token that a renewal brings at this very moment lives as long again.
         let life = time("iat").map_or(DAY_SECONDS, |issued| expires_at.saturating_sub(issued));
-        let until = expires_at.max(self.clock.unix().saturating_add(life));
+        let until = expires_at.max(now.saturating_add(life));
         let mut over: Vec<Box<str>> = Vec::new();
         over.extend(text("session_id").filter(|_| own).map(Box::from));
+        let mut failed = None;
         if let Some(brought) = &brought {
-            let ended = match scope {
-                Scope::Local => session.end(brought).await.map(|()| Vec::new()),
+            let (ended, outcome) = match scope {
+                Scope::Local => (Vec::new(), session.end(brought).await),
                 Scope::Global | Scope::Others => session.end_all(brought, own).await,
             };
-            over.extend(ended.map_err(|why| self.away(session, &why))?);
+            over.extend(ended);
+            failed = outcome.err();
         }
-        for id in &over {
-            self.tokens.end_session(session.provider, id, until);
-        }
-        let record = brought.as_ref().filter(|_| own);
+        let record = brought.as_ref().filter(|_| own && failed.is_none());
         let record = record.and_then(|brought| session.record(brought));
-        self.tell_others(session, over, record, until).await;
-        Ok(Some(Ended {
-            user: text("sub").unwrap_or_default().into(),
+        self.over(session, over, record, until).await;
+        if let Some(why) = failed {
+            return Err(self.away(session, &why));
+        }
+        clear(told);
+        Ok(claims.is_some().then(|| Ended {
+            user: whose(text("sub").unwrap_or_default()),
             access_token,
             refresh_token,
             expires_at,
         }))
     }
 
-    /// Those who share a Redis with us hear that sessions have ended.
-    async fn tell_others(
+    /// Sessions are over: here at once, and for those who share a Redis with us as soon as they hear.
+    async fn over(
         &self,
         session: &Session,
         over: Vec<Box<str>>,
         record: Option<String>,
         until: u64,
     ) {
+        for id in &over {
+            self.tokens.end_session(session.provider, id, until);
+        }
         let (Some(redis), Some(provider)) = (self.redis, self.tokens.name(session.provider)) else {
             return;
         };
@@ -170,7 +183,9 @@ impl Prover<'_> {
             })
             .chain(record.map(|name| ended_elsewhere::Ended::Record { name: name.into() }))
             .collect();
-        ended_elsewhere::tell_until(redis, ended, until, self.clock).await;
+        if !ended.is_empty() {
+            ended_elsewhere::tell_until(redis, ended, until, self.clock).await;
+        }
     }
 }
 

@@ -158,17 +158,25 @@ impl Prover<'_> {
     /// First level: the connection sent this very field before, and nothing has happened since.
     pub(super) fn remembered(&self, kind: Credential, field: &[u8]) -> Option<Arc<Verified>> {
         let known = self.memory.recall(kind, field)?;
-        let verified = &known.verified;
+        let verified = known.verified;
         let now = self.clock.unix();
         let current = verified.identity.expires_at > now
             && verified.renew_at > now
-            && verified.epoch == self.tokens.epoch(Issuer::Provider(verified.provider))
-            && known.ended == self.tokens.ended_version();
-        if current {
-            self.metrics
-                .token_cache(self.worker, CacheOutcome::Connection);
+            && verified.epoch == self.tokens.epoch(Issuer::Provider(verified.provider));
+        if !current {
+            return None;
         }
-        current.then_some(known.verified)
+        let ended = self.tokens.ended_version();
+        if known.ended != ended {
+            if self.tokens.is_ended(&verified.identity) {
+                return None;
+            }
+            // It was another one's.
+            self.remember(kind, field, &verified, ended);
+        }
+        self.metrics
+            .token_cache(self.worker, CacheOutcome::Connection);
+        Some(verified)
     }
 
     pub(super) fn remember(

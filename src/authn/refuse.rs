@@ -27,10 +27,9 @@ impl Prover<'_> {
             NotRenewed::Cannot => self.without_refresh_token(session),
             NotRenewed::Later { retry_after, why } => {
                 self.count(session, AuthOutcome::Unavailable);
-                let wait = retry_after.map_or(1, |wait| wait.as_secs().max(1));
                 not_now()
                     .because(why.to_string())
-                    .retry_after(u32::try_from(wait).unwrap_or(u32::MAX))
+                    .retry_after_in(retry_after.unwrap_or_default())
             }
         }
     }
@@ -66,14 +65,14 @@ impl Prover<'_> {
     }
 
     pub(super) fn not_renewable(&self, session: &Session) -> Reject {
-        self.over(session, "it cannot be renewed here")
+        self.past(session, "it cannot be renewed here")
     }
 
     pub(super) fn without_refresh_token(&self, session: &Session) -> Reject {
-        self.over(session, "it has no refresh token of ours")
+        self.past(session, "it has no refresh token of ours")
     }
 
-    pub(super) fn over(&self, session: &Session, why: impl Into<Cow<'static, str>>) -> Reject {
+    pub(super) fn past(&self, session: &Session, why: impl Into<Cow<'static, str>>) -> Reject {
         self.count(session, AuthOutcome::Expired);
         expired().because(why)
     }

@@ -123,7 +123,7 @@ impl Prover<'_> {
             }
             Held::Session(brought) => brought,
         };
-        let proven = match known.filter(|_| !brought.may_change()) {
+        let proven = match known.and_then(|known| self.still(session, &brought, raw, known)) {
             Some(known) => Ok(known),
             None => self.proven(session, &brought, raw, from).await,
         };
@@ -137,6 +137,35 @@ impl Prover<'_> {
         self.go_on(session, &brought, before, from, told)
             .await
             .map(Some)
+    }
+
+    /// What is known of a session, if that is still what it is: one that we keep may have another token by now. What has
+    /// just been read counts anew.
+    fn still(
+        &self,
+        session: &Session,
+        brought: &Brought,
+        raw: &[u8],
+        known: Arc<Verified>,
+    ) -> Option<Arc<Verified>> {
+        if !brought.may_change() {
+            return Some(known);
+        }
+        let token = brought.access_token.expose().as_bytes();
+        let sent = known.authorization.as_ref()?.as_bytes();
+        if sent.strip_prefix(b"Bearer ") != Some(token) {
+            return None;
+        }
+        let look_again = session.look_again(brought);
+        let renew_at = self.renew_at(known.credential, &known.identity);
+        let verified = Arc::new(Verified {
+            renew_at: renew_at.min(look_again),
+            ..Verified::clone(&known)
+        });
+        let issuer = Issuer::Provider(verified.provider);
+        self.cache
+            .put(self.tokens, slot(session), issuer, raw, verified.clone());
+        Some(verified)
     }
 
     /// What the token of a session proves. `raw`: all that the session is made of.
@@ -230,7 +259,9 @@ impl Prover<'_> {
             Ok(grant) => {
                 let claims = before.claims.as_ref();
                 let look_again = session.look_again_renewed(brought);
-                match self.accept(session, claims, &grant, look_again).await {
+                let id = brought.id();
+                let asked = Asked::of(session, &grant.access_token, look_again).kept(id.as_ref());
+                match self.accept(session, claims, asked).await {
                     Ok(verified) => {
                         let who = &verified.identity;
                         match session.go_on(from.headers, brought, &grant, who).await {
@@ -253,7 +284,7 @@ impl Prover<'_> {
                 }
             }
             Err(NotRenewed::Over { code }) if serving.is_some() => {
-                self.over(session, format!("the provider ended it: {code}"))
+                self.past(session, format!("the provider ended it: {code}"))
             }
             Err(why) => self.not_renewed(session, why, from, told),
         };
@@ -285,7 +316,7 @@ impl Prover<'_> {
         }
         // Whose refused tokens are counted: a name that nobody vouches for is not believed.
         let whose = match before.vouched {
-            true => keyed(&[claim("sub").unwrap_or_default().as_bytes()]),
+            true => whose(claim("sub").unwrap_or_default()),
             false => keyed(&[b"address", from.client.ip.to_string().as_bytes()]),
         };
         let needed = before.serving.is_none();
@@ -308,10 +339,9 @@ impl Prover<'_> {
         &self,
         session: &Session,
         before: Option<&Value>,
-        grant: &Grant,
-        look_again: u64,
+        granted: Asked<'_>,
     ) -> Result<Arc<Verified>, Reject> {
-        let verified = self.granted(session, grant, look_again).await?;
+        let verified = self.granted(session, granted).await?;
         let claims = &verified.identity.claims;
         let same = |name: &str| {
             let before = before.and_then(|claims| claims.get(name));
@@ -329,10 +359,8 @@ impl Prover<'_> {
     pub(super) async fn granted(
         &self,
         session: &Session,
-        grant: &Grant,
-        look_again: u64,
+        asked: Asked<'_>,
     ) -> Result<Arc<Verified>, Reject> {
-        let asked = Asked::of(session, &grant.access_token, look_again);
         let raw = [OF_A_RENEWAL, asked.token].concat();
         let slot = slot(session);
         let verified = match self.known(slot, &raw) {
@@ -360,6 +388,11 @@ pub(super) fn slot(session: &Session) -> Slot {
         credential: Credential::Session,
         index: u16::try_from(session.provider).unwrap_or(u16::MAX),
     }
+}
+
+/// Whose refresh tokens are counted that a provider refuses: one of its users.
+pub(super) fn whose(sub: &str) -> u128 {
+    keyed(&[sub.as_bytes()])
 }
 
 /// What a token says, unverified: only to be compared with what another one proves.

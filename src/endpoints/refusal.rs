@@ -30,10 +30,10 @@ pub(super) fn of(error: LoginError) -> Reject {
             "Too many attempts. Wait as long as Retry-After says.",
         )
         .because("the provider's limit, or session.provider_budget")
-        .retry_after(seconds(retry_after.unwrap_or(UNKNOWN_WAIT))),
+        .retry_after_in(retry_after.unwrap_or(UNKNOWN_WAIT)),
         LoginError::Later { retry_after, why } => unavailable()
             .because(why.to_string())
-            .retry_after(seconds(retry_after.unwrap_or_default())),
+            .retry_after_in(retry_after.unwrap_or_default()),
         LoginError::Misconfigured { why } => unavailable().because(why.to_string()),
     }
 }
@@ -49,12 +49,6 @@ pub(super) fn unavailable() -> Reject {
 /// A request that says too little or too much.
 pub(super) fn bad(detail: impl Into<std::borrow::Cow<'static, str>>) -> Reject {
     Reject::new(Code::BadRequest, detail)
-}
-
-/// Whole seconds, rounded up.
-fn seconds(wait: Duration) -> u32 {
-    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    u32::try_from(whole).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

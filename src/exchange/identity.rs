@@ -53,7 +53,7 @@ pub struct Identity {
 }
 
 /// A credential that verified, prepared once: the identity and the finished headers that go upstream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Verified {
     /// Who.
     pub identity: Identity,

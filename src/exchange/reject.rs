@@ -3,6 +3,7 @@
 use http::StatusCode;
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:ident, $title:literal;)*) => {
@@ -140,6 +141,13 @@ impl Reject {
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.0.retry_after = Some(seconds.max(1));
         self
+    }
+
+    /// As [`Reject::retry_after`]; what is left of a second counts as one, so that whoever obeys does not come too early.
+    #[must_use]
+    pub fn retry_after_in(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     /// The methods of `Allow` (RFC 9110 §10.2.1).

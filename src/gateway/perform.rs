@@ -56,7 +56,7 @@ impl From<Response<Body>> for Performed {
 /// Does what was decided.
 pub(super) async fn perform(
     gateway: &Gateway,
-    (local, connection): (&Arc<Local>, &Connection),
+    (local, connection): (&Arc<Local>, &Arc<Connection>),
     plan: Plan<'_>,
     ex: &mut Exchange,
     head: Parts,
@@ -93,13 +93,13 @@ pub(super) async fn perform(
         )
         .into()),
         Target::Endpoint(endpoint) => {
-            let place = visit::Place {
-                local,
-                connection,
-                route,
-                host: &host,
+            let errand = visit::Errand {
+                local: local.clone(),
+                connection: connection.clone(),
+                head,
+                host,
             };
-            let mut answer = visit::answer(place, *endpoint, ex, &head, body).await?;
+            let mut answer = Box::pin(visit::answer(errand, *endpoint, ex, body)).await?;
             let headers = answer.headers_mut();
             as_the_route_says(route, ex, headers);
             // Whatever the route says of caches: it is about one person, and over when the session is.

@@ -10,7 +10,7 @@ use crate::endpoints::{Asked, Endpoint, Revocable, Sessions, body};
 use crate::exchange::{Code, Reject, Verified};
 use crate::headers::forwarded::Client;
 use crate::headers::host::Host;
-use crate::limit::{Outcome, keyed};
+use crate::limit::Outcome;
 use crate::provider::supabase::Scope;
 use crate::provider::{Browser, Grant};
 use crate::route::Route;
@@ -23,64 +23,113 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Collected};
 use std::sync::Arc;
 
-/// Where a request is.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) local: &'a Local,
-    pub(super) connection: &'a Connection,
-    pub(super) route: &'a Route,
+/// A request, as it goes on when its client has gone: what a login, a renewal or a logout has begun it ends.
+pub(super) struct Errand {
+    pub(super) local: Arc<Local>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) head: Parts,
     /// The host that was asked for.
-    pub(super) host: &'a HeaderValue,
+    pub(super) host: HeaderValue,
+}
+
+/// What came of one.
+struct Done {
+    answer: Result<Response<Body>, Reject>,
+    told: Told,
+    user: Option<Arc<Verified>>,
+    limits: Outcome,
 }
 
 /// Answers a request to an endpoint.
 pub(super) async fn answer(
-    place: Place<'_>,
+    errand: Errand,
     endpoint: Endpoint,
     ex: &mut Exchange,
-    head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, Reject> {
-    let snapshot = &place.local.snapshot;
-    let endpoints = snapshot.endpoints.as_ref().ok_or_else(nowhere)?;
     let body = match endpoint.reads_body() {
         true => read(body).await?,
         false => Bytes::new(),
     };
-    let host = place.host.to_str().ok().and_then(Host::parse);
-    let caller = ex.user.clone();
-    let asked = Asked {
-        method: &head.method,
-        headers: &head.headers,
-        query: head.uri.query(),
-        body: &body,
-        browser: Browser {
-            user_agent: head.headers.get(USER_AGENT).cloned(),
-            address: Some(ex.client.ip).filter(|_| ex.client.known),
-        },
-        host: &host.ok_or_else(nowhere)?,
-        secure: ex.secure,
-        caller: caller.as_ref().map(|verified| &verified.identity),
-    };
-    let mut visit = Visit {
-        place,
-        prover: prover(place.local, place.connection, place.route),
-        client: &ex.client,
-        told: &mut ex.told,
-        user: &mut ex.user,
-        limits: &mut ex.limits,
-    };
-    endpoints.answer(endpoint, &asked, &mut visit).await
+    let control = errand.local.snapshot.control.clone();
+    let (route, client) = (ex.route.unwrap_or(usize::MAX), ex.client);
+    let (secure, user) = (ex.secure, ex.user.clone());
+    let task = control.spawn(async move {
+        let from = From {
+            route,
+            client,
+            secure,
+            user,
+        };
+        errand.run(endpoint, from, &body).await
+    });
+    let done = task
+        .await
+        .map_err(|_| Reject::new(Code::Internal, "The gateway failed on this request."))??;
+    ex.told.set.extend(done.told.set);
+    ex.user = done.user;
+    ex.limits = ex.limits.and(done.limits);
+    done.answer
+}
+
+/// What is known of a request besides its head.
+struct From {
+    /// Index of its route.
+    route: usize,
+    client: Client,
+    secure: bool,
+    user: Option<Arc<Verified>>,
+}
+
+impl Errand {
+    async fn run(self, endpoint: Endpoint, from: From, body: &[u8]) -> Result<Done, Reject> {
+        let snapshot = &self.local.snapshot;
+        let endpoints = snapshot.endpoints.as_ref().ok_or_else(nowhere)?;
+        let route = snapshot.routes.get(from.route).ok_or_else(nowhere)?;
+        let host = self.host.to_str().ok().and_then(Host::parse);
+        let caller = from.user.clone();
+        let headers = &self.head.headers;
+        let asked = Asked {
+            method: &self.head.method,
+            headers,
+            query: self.head.uri.query(),
+            body,
+            browser: Browser {
+                user_agent: headers.get(USER_AGENT).cloned(),
+                address: Some(from.client.ip).filter(|_| from.client.known),
+            },
+            host: &host.ok_or_else(nowhere)?,
+            secure: from.secure,
+            caller: caller.as_ref().map(|verified| &verified.identity),
+        };
+        let mut visit = Visit {
+            local: &self.local,
+            route,
+            prover: prover(&self.local, &self.connection, route),
+            client: &from.client,
+            told: Told::default(),
+            user: from.user,
+            limits: Outcome::default(),
+        };
+        let answer = endpoints.answer(endpoint, &asked, &mut visit).await;
+        Ok(Done {
+            answer,
+            told: visit.told,
+            user: visit.user,
+            limits: visit.limits,
+        })
+    }
 }
 
 /// What sessions are to the endpoints, for one request.
 struct Visit<'a> {
-    place: Place<'a>,
+    local: &'a Local,
+    route: &'a Route,
     prover: Prover<'a>,
     client: &'a Client,
-    told: &'a mut Told,
-    user: &'a mut Option<Arc<Verified>>,
-    limits: &'a mut Outcome,
+    told: Told,
+    user: Option<Arc<Verified>>,
+    limits: Outcome,
 }
 
 impl<'a> Visit<'a> {
@@ -107,7 +156,7 @@ impl Sessions for Visit<'_> {
             .await;
         self.add(told);
         let verified = opened?;
-        *self.user = Some(verified.clone());
+        self.user = Some(verified.clone());
         Ok(verified)
     }
 
@@ -116,7 +165,7 @@ impl Sessions for Visit<'_> {
         let renewed = self.prover.renew_now(self.request(asked), &mut told).await;
         self.add(told);
         let verified = renewed?;
-        *self.user = Some(verified.clone());
+        self.user = Some(verified.clone());
         Ok(verified)
     }
 
@@ -128,7 +177,7 @@ impl Sessions for Visit<'_> {
             access_token: ended.access_token,
             expires_at: ended.expires_at,
             refresh_token: ended.refresh_token.filter(|_| scope != Scope::Others),
-            user: keyed(&[ended.user.as_bytes()]),
+            user: ended.user,
         }))
     }
 
@@ -141,16 +190,16 @@ impl Sessions for Visit<'_> {
     }
 
     fn account_limit(&mut self, account: &str) -> Result<(), Reject> {
-        let snapshot = &self.place.local.snapshot;
+        let snapshot = &self.local.snapshot;
         let limits = &snapshot.limits;
-        let outcome = limits.check_account(&self.place.route.limits.account, account);
-        *self.limits = self.limits.and(outcome);
+        let outcome = limits.check_account(&self.route.limits.account, account);
+        self.limits = self.limits.and(outcome);
         let Some(refused) = outcome.refused else {
             return Ok(());
         };
         snapshot
             .metrics
-            .rate_limited(self.place.local.worker, refused.policy);
+            .rate_limited(self.local.worker, refused.policy);
         Err(Reject::new(
             Code::RateLimited,
             "Too many attempts for this account. Wait as long as Retry-After says.",

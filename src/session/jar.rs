@@ -5,7 +5,7 @@ use super::raw::RawCookie;
 use super::sealed::{NotOpened, SealedCookies, SealedSession};
 use super::stored::{Found, Record, Replaced, SessionId, StoreError, StoredSessions};
 use super::supabase::{SessionCookie, Style, SupabaseCookies, SupabaseWriter};
-use super::{Brought, From, Held, Lifetimes, NotKept, Told, Unreadable};
+use super::{Brought, From, Held, Lifetimes, NotKept, Opened, Told, Unreadable};
 use crate::base::secret::Secret;
 use crate::exchange::Identity;
 use crate::provider::Grant;
@@ -133,6 +133,7 @@ impl Jar {
             (Self::Sealed { lifetimes, .. }, From::Sealed(times)) => {
                 lifetimes.look_again(times.created_at, times.seen_at)
             }
+            (Self::Stored { .. }, From::Stored { found, .. }) => self.look_again_new(found.read_at),
             _ => self.look_again_new(now),
         }
     }
@@ -186,16 +187,17 @@ impl Jar {
         identity: &Identity,
         unix_millis: u64,
         from: Option<&Secret<String>>,
-    ) -> Result<Told, NotKept> {
+    ) -> Result<Opened, NotKept> {
         let now = unix_millis / 1000;
         match self {
             Self::Supabase { writer, .. } => {
-                write_shared(writer, headers, grant, Style::default(), unix_millis)
+                let style = Style::default();
+                Ok(write_shared(writer, headers, grant, style, unix_millis)?.into())
             }
             Self::RawToken(_) => Err(NotKept::because(&"nobody logs in with this cookie here")),
             Self::Sealed { cookies, lifetimes } => {
                 let session = granted(grant, now, now);
-                write_sealed(cookies, lifetimes, headers, &session, now)
+                Ok(write_sealed(cookies, lifetimes, headers, &session, now)?.into())
             }
             Self::Stored {
                 cookies,
@@ -209,16 +211,24 @@ impl Jar {
                     None => store.create(&record).await?,
                 };
                 // What a browser had before a login is none any more, whoever put it there.
+                let mut replaced = None;
                 if let Ok(Some(before)) = id_of(cookies, headers)
                     && before != id
-                    && let Err(why) = store.delete(&before).await
                 {
-                    tracing::warn!(%why, "a session before a login was not removed");
+                    match store.delete(&before).await {
+                        Ok(record) => {
+                            replaced = record.and_then(|record| record.provider_session);
+                        }
+                        Err(why) => {
+                            tracing::warn!(%why, "a session before a login was not removed");
+                        }
+                    }
                 }
                 let text = id.text();
                 let set = cookies.write(headers, text.expose(), lifetimes.max_age);
                 let set = set.map_err(|why| NotKept::because(&why))?;
-                Ok(Told { set, pairs: None })
+                let told = Told { set, pairs: None };
+                Ok(Opened { told, replaced })
             }
         }
     }
@@ -259,6 +269,16 @@ impl Jar {
             Self::RawToken(cookie) => cookie.clear(headers),
             Self::Sealed { cookies, .. } => cookies.own().clear(headers),
             Self::Stored { cookies, .. } => cookies.clear(headers),
+        }
+    }
+
+    pub(super) async fn discard(&self, headers: &HeaderMap) -> Result<(), StoreError> {
+        let Self::Stored { cookies, store, .. } = self else {
+            return Ok(());
+        };
+        match id_of(cookies, headers) {
+            Ok(Some(id)) => store.delete(&id).await.map(|_| ()),
+            Ok(None) | Err(_) => Ok(()),
         }
     }
 

@@ -156,6 +156,24 @@ impl fmt::Debug for Told {
     }
 }
 
+/// A session that has begun.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// What its browser is told.
+    pub told: Told,
+    /// The provider's id of the session that the browser had, where it was ended by us.
+    pub replaced: Option<Box<str>>,
+}
+
+impl std::convert::From<Told> for Opened {
+    fn from(told: Told) -> Self {
+        Self {
+            told,
+            replaced: None,
+        }
+    }
+}
+
 /// Why a new session was not kept. For the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotKept {
@@ -267,11 +285,11 @@ impl Session {
         grant: &Grant,
         identity: &Identity,
         from: Option<&Secret<String>>,
-    ) -> Result<Told, NotKept> {
+    ) -> Result<Opened, NotKept> {
         let now = self.clock.unix_millis();
-        let mut told = self.jar.open(headers, grant, identity, now, from).await?;
-        self.clear_adopted(headers, &mut told);
-        Ok(told)
+        let mut opened = self.jar.open(headers, grant, identity, now, from).await?;
+        self.clear_adopted(headers, &mut opened.told);
+        Ok(opened)
     }
 
     /// What a renewal gave, in the place of the session that it came from.
@@ -302,18 +320,24 @@ impl Session {
         }
     }
 
-    /// Ends all sessions that we keep of this one's user, itself included or not; returns the provider's ids of them.
+    /// Ends what a request's cookie stands for where it is kept by us, though we cannot read it.
+    pub async fn discard(&self, headers: &HeaderMap) -> Result<(), StoreError> {
+        self.jar.discard(headers).await
+    }
+
+    /// Ends all sessions that we keep of this one's user, itself included or not; returns the provider's ids of those that
+    /// were ended, and whether all were.
     pub async fn end_all(
         &self,
         brought: &Brought,
         included: bool,
-    ) -> Result<Vec<Box<str>>, StoreError> {
+    ) -> (Vec<Box<str>>, Result<(), StoreError>) {
         let (Some(store), From::Stored { id, found }) = (self.jar.store(), &brought.from) else {
-            return Ok(Vec::new());
+            return (Vec::new(), Ok(()));
         };
         let spared = Some(id).filter(|_| !included);
         let deleted = store.delete_all_of(&found.record.user, spared).await;
-        deleted.complete.map(|()| deleted.provider_sessions)
+        (deleted.provider_sessions, deleted.complete)
     }
 
     /// The store behind them, in mode `stored`.

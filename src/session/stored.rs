@@ -67,6 +67,8 @@ struct Inner {
 pub struct Found {
     /// What it holds.
     pub record: Record,
+    /// When it was read, in Unix seconds.
+    pub read_at: u64,
     version: Version,
 }
 
@@ -335,6 +337,7 @@ impl Inner {
     fn open(&self, name: &str, sealed: &[u8]) -> Option<Found> {
         let plain = self.ring.open(name, sealed).ok()?;
         Some(Found {
+            read_at: self.clock.unix(),
             record: Record::from_bytes(plain.expose())?,
             version: *sealed.last_chunk()?,
         })

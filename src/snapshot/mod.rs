@@ -82,6 +82,8 @@ pub struct Snapshot {
     pub ids: RequestIds,
     /// Judges expiry.
     pub clock: Clock,
+    /// Where that runs which outlives its request.
+    pub control: Handle,
 }
 
 /// What a snapshot is compiled with, besides the file.
@@ -241,6 +243,7 @@ impl Snapshot {
             strangers: Strangers::default(),
             ids: RequestIds::new(ground.clock.clone()),
             clock: ground.clock.clone(),
+            control: ground.control.clone(),
             config,
         })
     }

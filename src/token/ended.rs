@@ -3,6 +3,7 @@
 
 use parking_lot::RwLock;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,9 +40,14 @@ impl Ended {
                 known.remove(&soonest);
             }
         }
-        let kept = known.entry(session.into()).or_insert(until);
-        *kept = (*kept).max(until);
-        self.version.fetch_add(1, Ordering::Release);
+        match known.entry(session.into()) {
+            // Everybody has looked already.
+            Entry::Occupied(mut kept) => *kept.get_mut() = until.max(*kept.get()),
+            Entry::Vacant(place) => {
+                place.insert(until);
+                self.version.fetch_add(1, Ordering::Release);
+            }
+        }
     }
 
     /// Whether a session was ended.

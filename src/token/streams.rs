@@ -198,7 +198,9 @@ impl Streams {
                 seats: Vec::new(),
             }
         });
-        if exp > session.newest.identity.expires_at {
+        // One that cannot be renewed by us is no better for being newer.
+        let renewable = proof.kept.is_some() || session.newest.kept.is_none();
+        if renewable && exp > session.newest.identity.expires_at {
             session.newest = proof.clone();
         }
         session.heard(exp, now);

@@ -369,3 +369,80 @@ fn whoever_asks_whether_it_is_well_is_told_of_redis() {
     scene.redis.go_on();
     eventually(|| ready().json()["status"] == "ok");
 }
+
+#[test]
+fn a_logout_that_fails_leaves_the_cookie_for_another_one() {
+    let scene = scene_with(1, "", "200ms");
+    let jar = scene.logged_in(0, "ada@example.com");
+    // Read a moment ago: what it is is known here, and cannot be ended.
+    assert_eq!(scene.get(0, "/a", &jar).status, 200);
+    scene.redis.freeze();
+    let answer = scene.post(0, "/.auth/logout", &jar, "");
+    assert_eq!((answer.status, &*answer.code()), (503, "auth_unavailable"));
+    assert!(answer.all("set-cookie").is_empty());
+    scene.redis.go_on();
+    eventually(|| scene.post(0, "/.auth/logout", &jar, "").status == 204);
+    scene.pass(6);
+    assert_eq!(scene.get(0, "/a", &jar).code(), "session_expired");
+}
+
+#[test]
+fn a_logout_at_a_replica_that_cannot_read_the_session_ends_it_all_the_same() {
+    let scene = scene(1);
+    let jar = scene.logged_in(0, "ada@example.com");
+    let file = scene.file("").replace("MDEyMzQ1", "ZmVkY2Jh");
+    let other = House::start_at(&file, scene.clock.clone());
+    let origin = format!("http://{}", other.address);
+    let fields = [
+        ("cookie", &*jar),
+        ("origin", &*origin),
+        ("content-length", "0"),
+    ];
+    assert_eq!(
+        other.request("POST", "/.auth/logout", &fields, "").status,
+        204
+    );
+    scene.pass(6);
+    assert_eq!(scene.get(0, "/a", &jar).code(), "session_expired");
+}
+
+#[test]
+fn a_logout_whose_client_hangs_up_is_one() {
+    let scene = scene_with(2, "", "5s");
+    let jar = scene.logged_in(0, "ada@example.com");
+    assert_eq!(scene.get(1, "/a", &jar).status, 200);
+    scene.redis.freeze();
+    let host = scene.houses[0].address;
+    let mut client = Client::connect(host);
+    client.write(
+        format!("POST /.auth/logout HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nCookie: {jar}\r\nContent-Length: 0\r\n\r\n").as_bytes(),
+    );
+    // It has come as far as it can, and goes.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(client);
+    scene.redis.go_on();
+    eventually(|| scene.identity.provider.session_count() == 0);
+    eventually(|| scene.get(1, "/a", &jar).code() == "session_expired");
+}
+
+#[test]
+fn events_on_the_connection_that_renewed_the_session_keep_it_going_as_well() {
+    let scene = scene(1);
+    let jar = scene.logged_in(0, "ada@example.com");
+    scene.pass(LIFE + 1);
+    let host = scene.houses[0].address;
+    let mut client = Client::connect(host);
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {jar}\r\n\r\n");
+    client.write(ask("/first").as_bytes());
+    assert_eq!(client.read().status, 200);
+    scene.upstream.reply(Reply::bytes("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"));
+    client.write(ask("/events").as_bytes());
+    assert!(client.read_line().starts_with("HTTP/1.1 200"));
+    scene.upstream.reply(Reply::Ok);
+    scene.pass(LIFE - 20);
+    let refreshes = || scene.identity.provider.count("token.refresh");
+    eventually(|| {
+        scene.clock.advance(Duration::from_millis(20));
+        refreshes() == 2
+    });
+}

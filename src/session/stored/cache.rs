@@ -119,6 +119,7 @@ mod tests {
 
     fn found(user: &str) -> Arc<Found> {
         Arc::new(Found {
+            read_at: 0,
             record: Record {
                 session: SealedSession {
                     access_token: Secret::new("a".to_owned()),
