@@ -3,6 +3,7 @@
 
 use crate::process::{Ended, run_with};
 use crate::support::keys::{self, Signer, base64url, jwt_provider, key_server};
+use crate::support::redis::RedisServer;
 use crate::support::{Answer, House, Identity, NOW, Reply, Upstream, cookie, read, taken};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -753,4 +754,52 @@ fn a_sealed_session_names_the_key_that_opens_it() {
     // A token by itself is no session here.
     let report = scene.report(&scene.identity.token("ada@example.com"));
     assert_eq!(verdicts(&report), ["not_looked_at", "accepted"]);
+}
+
+/// A file whose sessions are behind an id, in this server.
+fn stored(redis: &str) -> String {
+    format!("[session]\nmode = \"stored\"\nkeys = [\"{FIRST_KEY}\"]\n{redis}")
+}
+
+#[test]
+fn the_store_of_sessions_is_asked_when_that_is_asked_for() {
+    let redis = RedisServer::start();
+    let scene = scene(&stored(&redis.table()));
+    let origin = format!("http://{}", scene.house.address);
+    let json = ("content-type", "application/json");
+    let post = |path: &str, fields: &[(&str, &str)], body: &str| {
+        let fields = [&[("origin", &*origin), json], fields].concat();
+        scene.house.request("POST", path, &fields, body)
+    };
+    let login = json!({"email": "ada@example.com", "password": "correct-horse-9"}).to_string();
+    let cookies = taken("", &post("/.auth/login", &[], &login));
+    assert_eq!(scene.verdict(&cookies), "accepted");
+    let report = scene.report(&cookies);
+    let session = &report["credentials"][0]["session"];
+    assert_eq!(session["kept"], json!({"kind": "stored", "asked": true}));
+    assert!(session["refresh_token_bytes"].as_u64() > Some(0));
+    let id = cookies.split_once('=').unwrap().1;
+    gives_nothing_away(&report.to_string(), &[id]);
+    let out = post("/.auth/logout", &[("cookie", &cookies)], "{}");
+    assert_eq!(out.status, 204, "{out:?}");
+    let text = scene.verdict(&cookies);
+    assert!(text.starts_with("401 session_expired"), "{text}");
+}
+
+#[test]
+fn the_store_of_sessions_is_left_alone_when_nobody_asks_for_it() {
+    let nobody = Upstream::start();
+    let redis = format!("[redis]\nurl = \"redis://{}\"\n", nobody.address);
+    let folder = folder(&file(&stored(&redis)));
+    let id = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY";
+    let (text, report) = inspect(&folder, &[], &format!("tollhouse={id}"), &[id]);
+    assert_eq!(verdicts(&report), ["unknown", "not_looked_at"]);
+    assert_eq!(text.code, Some(1));
+    let session = &report["credentials"][0]["session"];
+    assert_eq!(session["kept"], json!({"kind": "stored", "asked": false}));
+    assert!(text.out.contains("--online asks the store"), "{text:?}");
+    assert_eq!(nobody.connections(), 0);
+    let (text, report) = inspect(&folder, &[], "other=1", &[]);
+    assert_eq!(verdicts(&report)[0], "401 missing_credentials");
+    assert_eq!((text.code, nobody.connections()), (Some(1), 0));
 }

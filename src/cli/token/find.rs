@@ -46,19 +46,23 @@ pub(super) enum Kept {
         seen_at: u64,
     },
     /// In Redis; the cookie holds its id.
-    Stored,
+    Stored {
+        /// The store was asked what it is.
+        asked: bool,
+    },
     /// Not so that it could be read.
     Unreadable(String),
 }
 
-/// The session of these fields.
+/// The session of these fields. `online`: its store may be asked.
 pub(super) async fn session(
     config: &Config,
     session: Option<&Session>,
     headers: &HeaderMap,
+    online: bool,
 ) -> Option<Seen> {
     if let Some(session) = session
-        && let Some(seen) = ours(session, headers).await
+        && let Some(seen) = ours(session, headers, online).await
     {
         return Some(seen);
     }
@@ -102,7 +106,7 @@ const IN_A_COOKIE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
     .add(b';')
     .add(b'\\');
 
-async fn ours(session: &Session, headers: &HeaderMap) -> Option<Seen> {
+async fn ours(session: &Session, headers: &HeaderMap, online: bool) -> Option<Seen> {
     let seen = match session.jar() {
         Jar::Supabase { cookies, .. } => supabase(cookies, headers)?,
         Jar::RawToken(cookie) => {
@@ -140,6 +144,13 @@ async fn ours(session: &Session, headers: &HeaderMap) -> Option<Seen> {
                 },
             }
         }
+        Jar::Stored { cookies, .. } if !online => {
+            if !session.append_raw(headers, &mut Vec::new()) {
+                return None;
+            }
+            let kept = Kept::Stored { asked: false };
+            Seen::new(kept, headers, |name| cookies.owns(name))
+        }
         Jar::Stored { cookies, .. } => {
             let seen = |kept| Seen::new(kept, headers, |name| cookies.owns(name));
             match session.read(headers).await {
@@ -147,7 +158,7 @@ async fn ours(session: &Session, headers: &HeaderMap) -> Option<Seen> {
                 Held::Session(brought) => Seen {
                     refresh_token: brought.refresh_token.as_ref().map(|t| t.expose().len()),
                     access_token: Some(brought.access_token),
-                    ..seen(Kept::Stored)
+                    ..seen(Kept::Stored { asked: true })
                 },
                 Held::Unreadable(why) => seen(Kept::Unreadable(why.to_string())),
                 Held::Away(why) => seen(Kept::Unreadable(format!("its id is one, but {why}"))),
@@ -186,6 +197,14 @@ fn supabase(cookies: &SupabaseCookies, headers: &HeaderMap) -> Option<Seen> {
 }
 
 impl Seen {
+    /// Whether it is known what is in it.
+    pub(super) fn is_readable(&self) -> bool {
+        !matches!(
+            self.kept,
+            Kept::Unreadable(_) | Kept::Stored { asked: false }
+        )
+    }
+
     fn new(kept: Kept, headers: &HeaderMap, owns: impl Fn(&[u8]) -> bool) -> Self {
         let cookies = cookies::pairs(headers)
             .filter(|(name, _)| owns(name))

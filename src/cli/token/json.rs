@@ -69,7 +69,7 @@ fn session(seen: &Seen) -> Value {
         } => {
             json!({"kind": "sealed", "key": key, "created_at": created_at, "seen_at": seen_at})
         }
-        Kept::Stored => json!({"kind": "stored"}),
+        Kept::Stored { asked } => json!({"kind": "stored", "asked": asked}),
         Kept::Unreadable(why) => json!({"kind": "unreadable", "why": why}),
     };
     let cookies = seen.cookies.iter();

@@ -4,28 +4,34 @@
 use super::find::{self, Kept, Seen};
 use super::input::Given;
 use super::peek::peek;
-use super::report::{Entry, Examined, Place, Report, Verdict, Wanted, reason};
+use super::report::{Entry, Examined, Place, Report, Verdict, Wanted};
 use crate::authn::{self, Accepts, Candidate, Foreseen, Memory, Prover, Request};
 use crate::base::secret::Secret;
 use crate::config::route::Auth;
-use crate::exchange::{Code, Reject};
+use crate::exchange::Code;
 use crate::headers::forwarded::Client;
 use crate::route::Target;
 use crate::session::{Held, Jar};
 use crate::snapshot::Snapshot;
-use crate::token::TokenError;
-use crate::token::inspect::{Check, Finding, Inspection};
+use crate::token::inspect::Inspection;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::Ipv4Addr;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Looks at all that was given. `withheld`: of each provider, whether its public keys were left out.
-pub(super) async fn judge(snapshot: &Snapshot, given: &Given, withheld: &[bool]) -> Report {
+/// Looks at all that was given. `withheld`: of each provider, whether its public keys were left out. `online`: the store of
+/// sessions may be asked.
+pub(super) async fn judge(
+    snapshot: &Snapshot,
+    given: &Given,
+    withheld: &[bool],
+    online: bool,
+) -> Report {
     let judge = Judge {
         snapshot,
         withheld,
+        online,
         memory: &Memory::default(),
         client: &Client::at(Ipv4Addr::UNSPECIFIED.into(), false),
     };
@@ -76,6 +82,7 @@ pub(super) async fn judge(snapshot: &Snapshot, given: &Given, withheld: &[bool])
 struct Judge<'a> {
     snapshot: &'a Snapshot,
     withheld: &'a [bool],
+    online: bool,
     memory: &'a Memory,
     client: &'a Client,
 }
@@ -92,7 +99,7 @@ impl Judge<'_> {
                 return self.nothing(place, "only the scheme `Bearer` is looked at");
             }
             Err(reject) => {
-                let refused = refused(&reject);
+                let refused = Verdict::refused(&reject);
                 return Entry {
                     as_bearer: refused,
                     ..self.nothing(place, "")
@@ -130,7 +137,7 @@ impl Judge<'_> {
             fields.insert(SEC_FETCH_SITE, page);
             notes.push("it is taken to come from a page of yours".to_owned());
         }
-        let Some(seen) = find::session(&self.snapshot.config, session, &fields).await else {
+        let Some(seen) = self.find(&fields).await else {
             return self.nothing(Place::Cookie, "no session is among these cookies");
         };
         let whose = session
@@ -147,7 +154,7 @@ impl Judge<'_> {
                 let as_bearer = self.inspect(None, token).await;
                 self.as_bearer(token, &as_bearer).await
             }
-            _ => not_looked_at("there is no token in it"),
+            _ => Verdict::not_looked_at("there is no token in it"),
         };
         let examined = token
             .zip(inspection)
@@ -168,8 +175,8 @@ impl Judge<'_> {
             _ => "it is no cookie",
         };
         let (as_session, as_bearer) = match place {
-            Place::Cookie => (self.missing(why), not_looked_at(other)),
-            _ => (not_looked_at(other), not_looked_at(why)),
+            Place::Cookie => (self.missing(why), Verdict::not_looked_at(other)),
+            _ => (Verdict::not_looked_at(other), Verdict::not_looked_at(why)),
         };
         Entry {
             place,
@@ -183,7 +190,7 @@ impl Judge<'_> {
     /// Cookies without a session that is looked for.
     fn missing(&self, why: &str) -> Verdict {
         match &self.snapshot.session {
-            None => no_session(),
+            None => Verdict::no_session(),
             Some(_) => Verdict::Refused {
                 code: Code::MissingCredentials,
                 why: why.to_owned(),
@@ -199,13 +206,13 @@ impl Judge<'_> {
                 .filter(|route| is_for_callers(route))
         };
         if !routes().any(|route| route.accepts.bearer) {
-            return not_looked_at("no route of the file takes Bearer tokens");
+            return Verdict::not_looked_at("no route of the file takes Bearer tokens");
         }
-        if let Some(verdict) = blocked(inspection, false) {
+        if let Some(verdict) = Verdict::without_keys(inspection, false) {
             return verdict;
         }
         let Some(fields) = only(AUTHORIZATION, &format!("Bearer {}", token.expose())) else {
-            return not_looked_at("no header field can hold it");
+            return Verdict::not_looked_at("no header field can hold it");
         };
         let candidate = Candidate::Bearer(token.expose().as_bytes());
         let verdict = self.foresee(candidate, &fields).await;
@@ -218,7 +225,9 @@ impl Judge<'_> {
         };
         let taken = routes().any(|route| route.accepts.bearer && takes(&route.accepts.bearer_from));
         if verdict.accepted() == Some(true) && !taken {
-            return not_looked_at("no route of the file takes Bearer tokens of this provider");
+            return Verdict::not_looked_at(
+                "no route of the file takes Bearer tokens of this provider",
+            );
         }
         verdict
     }
@@ -230,7 +239,7 @@ impl Judge<'_> {
         inspection: Option<&Inspection>,
     ) -> Verdict {
         let Some(session) = &self.snapshot.session else {
-            return no_session();
+            return Verdict::no_session();
         };
         if !seen.looked_for {
             let name = self.name_looked_for();
@@ -242,21 +251,26 @@ impl Judge<'_> {
             .iter()
             .filter(|route| is_for_callers(route));
         if !routes.any(|route| route.accepts.session) {
-            return not_looked_at("no route of the file takes session cookies");
+            return Verdict::not_looked_at("no route of the file takes session cookies");
+        }
+        if matches!(seen.kept, Kept::Stored { asked: false }) {
+            return Verdict::Unknown {
+                why: "its id alone says nothing; --online asks the store".to_owned(),
+            };
         }
         let renewable = session.renewal().is_some() && seen.refresh_token.is_some();
         let held = session.read(fields).await;
         let over = matches!(held, Held::Over(_) | Held::Away(_));
         if let Some(verdict) = inspection
             .filter(|_| !over)
-            .and_then(|inspection| blocked(inspection, renewable))
+            .and_then(|inspection| Verdict::without_keys(inspection, renewable))
         {
             return verdict;
         }
         let accepts = accepts(true, false);
         let candidate = match authn::select(&accepts, Some(session), fields, None) {
             Ok(candidate) => candidate,
-            Err(reject) => return refused(&reject),
+            Err(reject) => return Verdict::refused(&reject),
         };
         self.foresee(candidate, fields).await
     }
@@ -264,29 +278,38 @@ impl Judge<'_> {
     /// What a token would be in a session.
     async fn word_as_session(&self, token: &Secret<String>) -> Verdict {
         let Some(session) = &self.snapshot.session else {
-            return no_session();
+            return Verdict::no_session();
         };
         let name = match session.jar() {
             // A session of one token, as the oldest of the library's forms has it.
             Jar::Supabase { .. } => "sb-access-token",
             Jar::RawToken(cookie) => &cookie.name,
             Jar::Sealed { .. } => {
-                return not_looked_at("in mode `sealed` only the gateway makes session cookies");
+                return Verdict::not_looked_at(
+                    "in mode `sealed` only the gateway makes session cookies",
+                );
             }
             Jar::Stored { .. } => {
-                return not_looked_at(
+                return Verdict::not_looked_at(
                     "in mode `stored` the session cookie holds an id and no token",
                 );
             }
         };
         let Some(fields) = only(COOKIE, &format!("{name}={}", token.expose())) else {
-            return not_looked_at("no cookie can hold it");
+            return Verdict::not_looked_at("no cookie can hold it");
         };
-        let Some(seen) = find::session(&self.snapshot.config, Some(session), &fields).await else {
+        let Some(seen) = self.find(&fields).await else {
             return self.missing("no cookie can hold it");
         };
         let inspection = self.inspect(Some(session.provider), token).await;
         self.as_session(&fields, &seen, Some(&inspection)).await
+    }
+
+    async fn find(&self, fields: &HeaderMap) -> Option<Seen> {
+        let Snapshot {
+            config, session, ..
+        } = self.snapshot;
+        find::session(config, session.as_ref(), fields, self.online).await
     }
 
     async fn inspect(&self, whose: Option<usize>, token: &Secret<String>) -> Inspection {
@@ -323,7 +346,7 @@ impl Judge<'_> {
                 serving: serving.is_some(),
                 adopted,
             },
-            Err(reject) => refused(&reject),
+            Err(reject) => Verdict::refused(&reject),
         }
     }
 
@@ -370,30 +393,6 @@ impl Judge<'_> {
     }
 }
 
-impl Seen {
-    /// Whether something is in it.
-    pub(super) fn is_readable(&self) -> bool {
-        !matches!(self.kept, Kept::Unreadable(_))
-    }
-}
-
-/// Where it cannot be said what the signature is worth: what can be said.
-fn blocked(inspection: &Inspection, renewable: bool) -> Option<Verdict> {
-    if *inspection.of(Check::Signature) != Finding::Withheld {
-        return None;
-    }
-    let unknown = |why: &str| Verdict::Unknown {
-        why: format!("{why}; --online fetches the keys"),
-    };
-    Some(match inspection.fault() {
-        None => unknown("everything else holds"),
-        Some(TokenError::Expired { .. }) if renewable => {
-            unknown("its token is over, and it would be renewed if that is genuine")
-        }
-        Some(error) => Verdict::Doomed { why: reason(error) },
-    })
-}
-
 fn words<T: ToString>(list: impl Iterator<Item = T>) -> String {
     let list: Vec<_> = list.map(|one| one.to_string()).collect();
     match list.is_empty() {
@@ -421,21 +420,4 @@ fn only(name: HeaderName, value: &str) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert(name, value);
     Some(headers)
-}
-
-fn refused(reject: &Reject) -> Verdict {
-    Verdict::Refused {
-        code: reject.code(),
-        why: reject.reason().to_owned(),
-    }
-}
-
-fn not_looked_at(why: &str) -> Verdict {
-    Verdict::NotLookedAt {
-        why: why.to_owned(),
-    }
-}
-
-fn no_session() -> Verdict {
-    not_looked_at("cookies are not looked at: the file has no [session]")
 }

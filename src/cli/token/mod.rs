@@ -50,7 +50,7 @@ enum Command {
 struct Inspect {
     #[command(flatten)]
     file: File,
-    /// Fetch the providers' public keys, so that signatures can be checked
+    /// Fetch the providers' public keys, so that signatures can be checked, and ask the store of sessions, if there is one
     #[arg(long)]
     online: bool,
     /// One JSON document instead of text
@@ -150,7 +150,7 @@ pub fn look(
         workers: 1,
     };
     let snapshot = Snapshot::compile(Arc::new(config), &ground)?;
-    Ok(runtime.block_on(judge::judge(&snapshot, given, &withheld)))
+    Ok(runtime.block_on(judge::judge(&snapshot, given, &withheld, online)))
 }
 
 const CUT: &str = "a terminal cuts long lines; use a pipe instead:\n  pbpaste | tollhouse token inspect      (macOS; on Linux: wl-paste or xclip -o -selection clipboard)";

@@ -3,7 +3,7 @@
 use super::find::Seen;
 use super::input::Form;
 use super::peek::Peek;
-use crate::exchange::Code;
+use crate::exchange::{Code, Reject};
 use crate::token::TokenError;
 use crate::token::inspect::{Check, Finding, Inspection};
 use std::sync::Arc;
@@ -104,6 +104,40 @@ impl Verdict {
             Self::Unknown { .. } => None,
             Self::Refused { .. } | Self::Doomed { .. } | Self::NotLookedAt { .. } => Some(false),
         }
+    }
+
+    /// Where it cannot be said what the signature is worth: what can be said. `renewable`: its session could get a new token.
+    pub(super) fn without_keys(inspection: &Inspection, renewable: bool) -> Option<Self> {
+        if *inspection.of(Check::Signature) != Finding::Withheld {
+            return None;
+        }
+        let unknown = |why: &str| Self::Unknown {
+            why: format!("{why}; --online fetches the keys"),
+        };
+        Some(match inspection.fault() {
+            None => unknown("everything else holds"),
+            Some(TokenError::Expired { .. }) if renewable => {
+                unknown("its token is over, and it would be renewed if that is genuine")
+            }
+            Some(error) => Self::Doomed { why: reason(error) },
+        })
+    }
+
+    pub(super) fn refused(reject: &Reject) -> Self {
+        Self::Refused {
+            code: reject.code(),
+            why: reject.reason().to_owned(),
+        }
+    }
+
+    pub(super) fn not_looked_at(why: &str) -> Self {
+        Self::NotLookedAt {
+            why: why.to_owned(),
+        }
+    }
+
+    pub(super) fn no_session() -> Self {
+        Self::not_looked_at("cookies are not looked at: the file has no [session]")
     }
 
     /// One word.

@@ -191,7 +191,7 @@ fn kept(seen: &Seen) -> String {
         Kept::Sealed { key, .. } => {
             format!("a sealed session, opened by key {key} of `session.keys`{pieces}")
         }
-        Kept::Stored => format!("a stored session, by its id{pieces}"),
+        Kept::Stored { .. } => format!("a stored session, by its id{pieces}"),
         Kept::Unreadable(why) => format!("a session that cannot be read{pieces}: {why}"),
     }
 }

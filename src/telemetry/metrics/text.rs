@@ -106,7 +106,7 @@ pub(super) fn render(metrics: &Metrics, counted: &Counted<'_>) -> String {
     }
     if let Some(away) = counted.redis_away {
         out.family("tollhouse_redis_up", "gauge", "Whether Redis answers.");
-        out.line("tollhouse_redis_up", &[], &u64::from(!away));
+        out.line("tollhouse_redis_up", &[], u64::from(!away));
     }
     out.family(
         "tollhouse_rate_limited_total",
