@@ -155,7 +155,7 @@ fn the_shortest_file_is_right_without_its_variables() {
     assert_eq!(config.problems.to_string(), "");
     let ours = config.routes.iter().filter(|route| route.ours).count();
     assert_eq!((config.routes.len() - ours, config.tests.len()), (2, 2));
-    assert_eq!(ours, 2, "who the caller is, and the logout");
+    assert_eq!(ours, 3, "who the caller is, the logout, and nothing else");
     let problems = config::load(&text, file, &Bare, Options::default()).unwrap_err();
     assert_eq!(problems.errors(), 1, "SUPABASE_URL has no default");
 }

@@ -1,10 +1,10 @@
 //! A session of the provider's own library becomes ours (contract, section 5, "Adopt").
 
 use super::prove::{Asked, Prover};
-use super::refuse::unusable;
+use super::refuse::{expired, unusable};
 use super::session::{OF_A_RENEWAL, Request, slot};
 use crate::exchange::{Reject, Verified};
-use crate::session::renewal::NotRenewed;
+use crate::session::renewal::{NotRenewed, Urgency};
 use crate::session::{Session, Told};
 use http::HeaderMap;
 use std::sync::Arc;
@@ -34,42 +34,52 @@ impl Prover<'_> {
         let serving = before.serving.clone();
         let now = self.clock.unix();
         let Some(refresh_token) = &brought.refresh_token else {
-            let none = || self.no_refresh_token(session, from.headers, told);
-            return serving.map(Some).ok_or_else(none);
+            return Err(self.no_refresh_token(session, from.headers, told));
         };
         if !adopt.may(refresh_token, now) {
             let why = "it was taken over before";
             return Err(self.gone(session, from.headers, told, why));
         }
         let outcome = match session.renewal() {
-            Some(renewal) => self.renew(renewal, &brought, &before, from).await,
+            Some(renewal) => {
+                let urgency = match &before.serving {
+                    None => Urgency::Needed,
+                    Some(_) => Urgency::Ahead,
+                };
+                self.renew(renewal, &brought, &before, from, urgency).await
+            }
             None => Err(NotRenewed::Cannot),
         };
         let serving = serving.filter(|serving| self.serves(serving));
-        match (outcome, serving) {
-            (Ok(grant), _) => {
+        let refused = match outcome {
+            Ok(grant) => {
                 let claims = before.claims.as_ref();
-                let look_again = session.look_again_new();
-                let asked = Asked::of(session, &grant.access_token, look_again);
-                let verified = self.accept(session, claims, asked).await?;
-                let opened = session
-                    .open(
-                        from.headers,
-                        &grant,
-                        &verified.identity,
-                        Some(refresh_token),
-                    )
-                    .await
-                    .map_err(|why| unusable(&why.to_string()))?;
-                *told = opened.told;
-                adopt.done(refresh_token, now);
-                Ok(Some(verified))
+                let asked = Asked::of(session, &grant.access_token, session.look_again_new());
+                match self.accept(session, claims, asked).await {
+                    Ok(verified) => {
+                        let who = &verified.identity;
+                        let from_token = Some(refresh_token);
+                        match session.open(from.headers, &grant, who, from_token).await {
+                            Ok(opened) => {
+                                *told = opened.told;
+                                adopt.done(refresh_token, now);
+                                return Ok(Some(verified));
+                            }
+                            Err(why) => unusable(&why.to_string()),
+                        }
+                    }
+                    Err(reject) => reject,
+                }
             }
-            // Later, then; its token serves until then.
-            (Err(_), Some(serving)) => Ok(Some(serving)),
-            (Err(why), None) => Err(self.not_renewed(session, why, from, told)),
-        }
+            Err(why) if serving.is_none() => {
+                return Err(self.not_renewed(session, why, from, told));
+            }
+            Err(_) => expired(),
+        };
+        // Later, then; its token serves until then.
+        serving.map(Some).ok_or(refused)
     }
+
     /// What cannot be renewed cannot be taken over.
     pub(super) fn no_refresh_token(
         &self,

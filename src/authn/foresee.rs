@@ -2,7 +2,8 @@
 //! a browser.
 
 use super::Candidate;
-use super::prove::{Asked, Prover, missing};
+use super::prove::{Asked, Prover};
+use super::refuse::missing;
 use super::session::{OF_A_RENEWAL, Request, slot};
 use crate::exchange::{Credential, Reject, Verified};
 use crate::session::{Held, Session, Told};

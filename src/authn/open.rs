@@ -1,7 +1,8 @@
 //! What logins and logouts do with sessions: one that begins, one that is renewed because somebody asks for it, one that
 //! ends. Called by the session endpoints, after the line has let them through.
 
-use super::prove::{Asked, Prover, missing};
+use super::prove::{Asked, Prover};
+use super::refuse::missing;
 use super::session::{Request, claims_of, whose};
 use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
@@ -9,6 +10,8 @@ use crate::provider::Grant;
 use crate::provider::supabase::Scope;
 use crate::session::{Held, Session, Told};
 use crate::token::ended_elsewhere;
+use crate::token::verify::known_by as known_by_claims;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// How long tokens are taken to live that do not say when they were issued.
@@ -50,7 +53,8 @@ impl Prover<'_> {
                 .because(why.to_string())
             })?;
         *told = opened.told;
-        if let Some(replaced) = opened.replaced {
+        let same = verified.identity.session_id.as_deref();
+        if let Some(replaced) = opened.replaced.filter(|id| Some(&**id) != same) {
             let until = verified.identity.expires_at;
             self.over(session, vec![replaced], None, until).await;
         }
@@ -73,15 +77,10 @@ impl Prover<'_> {
         session.append_raw(from.headers, &mut raw);
         let proven = self.proven(session, &brought, &raw, from).await;
         let before = self.before(session, &brought, proven, from, told)?;
-        if let (Some(renewal), Some(serving)) = (session.renewal(), &before.serving) {
-            renewal.on_demand(serving.user_key).map_err(|wait| {
-                Reject::new(
-                    Code::RateLimited,
-                    "The session was renewed a moment ago. Wait as long as Retry-After says.",
-                )
-                .because("budget of renewals on demand is spent")
-                .retry_after_in(wait)
-            })?;
+        if let Some(serving) = &before.serving
+            && session.is_just_renewed(&brought)
+        {
+            return Ok(serving.clone());
         }
         self.renewed(session, &brought, before, from, told, true)
             .await
@@ -118,8 +117,19 @@ impl Prover<'_> {
                     let discarded = session.discard(from.headers).await;
                     discarded.map_err(|why| self.away(session, &why))?;
                 }
-                clear(told);
-                return Ok(None);
+                // Or one that would have been taken over, and now is not to be.
+                let Some(brought) = session.adopt().and_then(|adopt| adopt.find(from.headers))
+                else {
+                    clear(told);
+                    return Ok(None);
+                };
+                if let (true, Some(adopt), Some(token)) =
+                    (own, session.adopt(), &brought.refresh_token)
+                {
+                    adopt.spend(token);
+                }
+                let (access, refresh) = (&brought.access_token, &brought.refresh_token);
+                (access.clone(), refresh.clone(), Some(Box::new(brought)))
             }
         };
         let ours = brought.as_ref().is_some_and(|brought| brought.is_ours());
@@ -135,7 +145,9 @@ impl Prover<'_> {
         let life = time("iat").map_or(DAY_SECONDS, |issued| expires_at.saturating_sub(issued));
         let until = expires_at.max(now.saturating_add(life));
         let mut over: Vec<Box<str>> = Vec::new();
-        over.extend(text("session_id").filter(|_| own).map(Box::from));
+        let known_by = claims.as_ref().and_then(Value::as_object);
+        let known_by = known_by.and_then(known_by_claims).filter(|_| own);
+        over.extend(known_by.map(Box::from));
         let mut failed = None;
         if let Some(brought) = &brought {
             let (ended, outcome) = match scope {

@@ -1,12 +1,13 @@
 //! What is said of a session that lets nobody in, and counted.
 
-use super::prove::{Prover, expired, missing};
+use super::prove::Prover;
 use super::session::Request;
 use crate::exchange::{Code, Credential, Reject};
 use crate::session::renewal::NotRenewed;
 use crate::session::stored::StoreError;
 use crate::session::{Session, Told};
 use crate::telemetry::metrics::AuthOutcome;
+use crate::token::TokenError;
 use http::HeaderMap;
 use std::borrow::Cow;
 
@@ -25,6 +26,12 @@ impl Prover<'_> {
                 self.gone(session, from.headers, told, why)
             }
             NotRenewed::Cannot => self.without_refresh_token(session),
+            NotRenewed::TooOften(wait) => Reject::new(
+                Code::RateLimited,
+                "The session was renewed a moment ago. Wait as long as Retry-After says.",
+            )
+            .because("budget of renewals on demand is spent")
+            .retry_after_in(wait),
             NotRenewed::Later { retry_after, why } => {
                 self.count(session, AuthOutcome::Unavailable);
                 not_now()
@@ -44,7 +51,7 @@ impl Prover<'_> {
     ) -> Reject {
         told.set = session.clear(headers);
         self.count(session, AuthOutcome::Expired);
-        Reject::new(Code::SessionExpired, "The session is over. Sign in again.").because(why)
+        ended().because(why)
     }
 
     /// Fails closed: a session of which nothing is known is neither one nor none.
@@ -83,6 +90,11 @@ impl Prover<'_> {
     }
 }
 
+/// It is over for good.
+pub(super) fn ended() -> Reject {
+    Reject::new(Code::SessionExpired, "The session is over. Sign in again.")
+}
+
 fn not_now() -> Reject {
     Reject::new(
         Code::AuthUnavailable,
@@ -92,4 +104,43 @@ fn not_now() -> Reject {
 
 pub(super) fn unusable(why: &str) -> Reject {
     not_now().because(format!("the renewed token: {why}"))
+}
+
+pub(super) fn missing() -> Reject {
+    Reject::new(
+        Code::MissingCredentials,
+        "This address needs a session cookie or an Authorization: Bearer token.",
+    )
+}
+
+pub(super) fn invalid() -> Reject {
+    Reject::new(
+        Code::InvalidToken,
+        "The access token is not valid. Sign in again or send a valid one.",
+    )
+}
+
+pub(super) fn expired() -> Reject {
+    Reject::new(
+        Code::TokenExpired,
+        "The access token has expired. Refresh it or sign in again.",
+    )
+}
+
+/// What the client is told: never which check failed.
+pub(super) fn refusal(error: &TokenError) -> Reject {
+    let reject = match error {
+        TokenError::Expired { .. } => expired(),
+        TokenError::KeysUnavailable { .. } => Reject::new(
+            Code::AuthUnavailable,
+            "The keys that verify credentials are out of reach. Try again soon.",
+        )
+        .retry_after(5),
+        TokenError::Anonymous { .. } => Reject::new(
+            Code::Forbidden,
+            "Anonymous users are not allowed here. Sign in with an account.",
+        ),
+        _ => invalid(),
+    };
+    reject.because(error.to_string())
 }

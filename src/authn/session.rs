@@ -1,14 +1,14 @@
 //! The proof of a session: its token verified, and renewed when it is old (contract, section 5).
 
-use super::prove::{Asked, Prover, Unproven, invalid};
-use super::refuse::unusable;
+use super::prove::{Asked, Prover, Unproven};
+use super::refuse::{self, invalid, unusable};
 use crate::exchange::{Credential, Identity, Reject, Verified};
 use crate::headers::cookies;
 use crate::headers::forwarded::Client;
 use crate::limit::keyed;
 use crate::provider::{Browser, Grant};
-use crate::session::renewal::{NotRenewed, Renewal};
-use crate::session::{Brought, Held, NotKept, Session, Told};
+use crate::session::renewal::{NotRenewed, Renewal, Urgency};
+use crate::session::{Anew, Brought, Held, NotKept, Session, Told};
 use crate::token::{Issuer, Slot};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -103,22 +103,32 @@ impl Prover<'_> {
     ) -> Result<Option<Arc<Verified>>, Reject> {
         let brought = match session.read(from.headers).await {
             Held::Nothing => return Ok(None),
-            Held::Unreadable(why) => return Err(self.unreadable(session, &why)),
+            Held::Unreadable(why) => {
+                // What nobody can read does not stand in the way of what is to be taken over.
+                let adopted = Box::pin(self.adopt(session, from, told)).await?;
+                return match adopted {
+                    Some(verified) => Ok(Some(verified)),
+                    None => Err(self.unreadable(session, &why)),
+                };
+            }
             Held::Over(why) => return Err(self.gone(session, from.headers, told, why)),
             Held::Away(why) => return Err(self.away(session, &why)),
             Held::Token(token) => {
                 let asked = Asked::of(session, &token, u64::MAX);
-                let verified = match known {
-                    Some(known) => known,
+                let proven = match known {
+                    Some(known) => Ok(known),
                     None => {
                         let slot = slot(session);
                         self.verified(slot, asked, raw, from.headers, from.client)
-                            .await?
+                            .await
                     }
                 };
-                return match self.serves(&verified) {
-                    true => Ok(Some(verified)),
-                    false => Err(self.not_renewable(session)),
+                return match proven {
+                    Ok(verified) if self.serves(&verified) => Ok(Some(verified)),
+                    Ok(_) | Err(Unproven::Over | Unproven::Ended) => {
+                        Err(self.gone(session, from.headers, told, "its token is over"))
+                    }
+                    Err(unproven) => Err(unproven.into()),
                 };
             }
             Held::Session(brought) => brought,
@@ -178,7 +188,10 @@ impl Prover<'_> {
     ) -> Result<Arc<Verified>, Unproven> {
         let look_again = session.look_again(brought);
         let id = brought.id();
-        let asked = Asked::of(session, &brought.access_token, look_again).kept(id.as_ref());
+        let asked = Asked {
+            ours: brought.is_ours(),
+            ..Asked::of(session, &brought.access_token, look_again).kept(id.as_ref())
+        };
         self.verified(slot(session), asked, raw, from.headers, from.client)
             .await
     }
@@ -249,8 +262,45 @@ impl Prover<'_> {
         told: &mut Told,
         demanded: bool,
     ) -> Result<Arc<Verified>, Reject> {
+        // Another replica may have spent the refresh token that was read a while ago.
+        let newer = match session.anew(brought).await {
+            Ok(Anew::Same) => None,
+            Ok(Anew::Newer(newer)) => Some(newer),
+            Ok(Anew::Gone) => {
+                return Err(self.gone(session, from.headers, told, "it was ended elsewhere"));
+            }
+            Err(why) => {
+                let serving = before.serving.filter(|_| !demanded);
+                return serving.ok_or_else(|| self.away(session, &why));
+            }
+        };
+        let (brought, before) = match &newer {
+            None => (brought, before),
+            Some(newer) => {
+                let id = newer.id();
+                let asked = Asked::of(session, &newer.access_token, session.look_again(newer));
+                let proven = self.verify(asked.kept(id.as_ref()), Credential::Session, None);
+                let before = self.before(session, newer, proven.await, from, told)?;
+                match before.serving {
+                    Some(serving)
+                        if session.is_just_renewed(newer)
+                            || !demanded && !self.is_old(session, &serving) =>
+                    {
+                        return Ok(serving);
+                    }
+                    _ => (&**newer, before),
+                }
+            }
+        };
         let outcome = match session.renewal() {
-            Some(renewal) => self.renew(renewal, brought, &before, from).await,
+            Some(renewal) => {
+                let urgency = match &before.serving {
+                    None => Urgency::Needed,
+                    Some(serving) if demanded => Urgency::Asked(serving.user_key),
+                    Some(_) => Urgency::Ahead,
+                };
+                self.renew(renewal, brought, &before, from, urgency).await
+            }
             None => Err(NotRenewed::Cannot),
         };
         // It may have ended while it was waited for.
@@ -284,7 +334,7 @@ impl Prover<'_> {
                 }
             }
             Err(NotRenewed::Over { code }) if serving.is_some() => {
-                self.past(session, format!("the provider ended it: {code}"))
+                refuse::ended().because(format!("the provider ended it: {code}"))
             }
             Err(why) => self.not_renewed(session, why, from, told),
         };
@@ -305,6 +355,7 @@ impl Prover<'_> {
         brought: &Brought,
         before: &Before,
         from: Request<'_>,
+        urgency: Urgency,
     ) -> Result<Arc<Grant>, NotRenewed> {
         let browser = Browser {
             user_agent: from.headers.get(USER_AGENT).cloned(),
@@ -319,9 +370,8 @@ impl Prover<'_> {
             true => whose(claim("sub").unwrap_or_default()),
             false => keyed(&[b"address", from.client.ip.to_string().as_bytes()]),
         };
-        let needed = before.serving.is_none();
         let token = brought.refresh_token.as_ref();
-        renewal.renew(token, whose, &browser, needed).await
+        renewal.renew(token, whose, &browser, urgency).await
     }
 
     /// Says to the browser that its session is used, when it is time for that.

@@ -116,6 +116,16 @@ where
         }
     }
 
+    /// Whether [`SingleFlight::get`] would begin nothing for `key`.
+    pub fn has(&self, key: &K) -> bool {
+        let now = self.0.clock.now();
+        match self.0.board.lock().entries.get(key) {
+            Some(Entry::Kept(_, (end, _))) => now < *end,
+            Some(Entry::Flying(_)) => true,
+            None => false,
+        }
+    }
+
     /// Lets go of answers that are over. Each new flight does so, too; to be called every few seconds, so that answers
     /// that are secret do not stay until then.
     pub fn sweep(&self) {

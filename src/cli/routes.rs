@@ -92,6 +92,7 @@ fn row(config: &Config, route: &Route, listed: &Listed) -> [String; 5] {
         Target::Redirect { to, status } => format!("{} → {to}", status.as_u16()),
         Target::Respond { status, .. } => status.as_u16().to_string(),
         Target::Endpoint(Endpoint::Session) => "(who the caller is)".to_owned(),
+        Target::Endpoint(Endpoint::Nothing) => "(nothing: 404)".to_owned(),
         Target::Endpoint(_) => "(session endpoint)".to_owned(),
     };
     let host = match &listed.host {

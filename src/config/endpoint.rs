@@ -29,11 +29,14 @@ pub enum Endpoint {
     Refresh,
     /// Ends it.
     Logout,
+    /// Whatever else is asked for below the path of the endpoints: a password that goes astray must not go on to an
+    /// application.
+    Nothing,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Login,
         Self::Signup,
         Self::Otp,
@@ -44,6 +47,7 @@ impl Endpoint {
         Self::Session,
         Self::Refresh,
         Self::Logout,
+        Self::Nothing,
     ];
 
     /// Its path below `session.endpoints`. `Login` and `Start` share one.
@@ -58,6 +62,7 @@ impl Endpoint {
             Self::Session => "/session",
             Self::Refresh => "/refresh",
             Self::Logout => "/logout",
+            Self::Nothing => "/*",
         }
     }
 
@@ -65,7 +70,9 @@ impl Endpoint {
     /// be able to log its visitors in or out.
     pub fn method(self) -> Method {
         match self {
-            Self::Confirm | Self::Start | Self::Callback | Self::Session => Method::GET,
+            Self::Confirm | Self::Start | Self::Callback | Self::Session | Self::Nothing => {
+                Method::GET
+            }
             Self::Login
             | Self::Signup
             | Self::Otp
@@ -80,7 +87,7 @@ impl Endpoint {
     pub fn tries_secrets(self) -> bool {
         !matches!(
             self,
-            Self::Session | Self::Refresh | Self::Logout | Self::Callback
+            Self::Session | Self::Refresh | Self::Logout | Self::Callback | Self::Nothing
         )
     }
 
@@ -103,7 +110,7 @@ impl Endpoint {
                 ..
             } => true,
             ProviderKind::Supabase { .. } | ProviderKind::Jwt => {
-                matches!(self, Self::Session | Self::Logout)
+                matches!(self, Self::Session | Self::Logout | Self::Nothing)
             }
         }
     }
@@ -156,7 +163,8 @@ mod tests {
         };
         assert_eq!(found(&supabase(Some("k"))), Endpoint::ALL);
         for kind in [supabase(None), ProviderKind::Jwt] {
-            assert_eq!(found(&kind), [Endpoint::Session, Endpoint::Logout]);
+            let few = [Endpoint::Session, Endpoint::Logout, Endpoint::Nothing];
+            assert_eq!(found(&kind), few);
         }
     }
 

@@ -201,6 +201,23 @@ table! {
     }
 }
 
+impl Cors {
+    /// For the pages of these origins; everything else is as by default.
+    pub fn of(origins: &[Origin]) -> Self {
+        let name = HeaderName::from_static;
+        Self {
+            allow_origins: AllowOrigins::List(origins.to_vec()),
+            allow_methods: None,
+            allow_headers: ["authorization", "content-type", "x-api-key", "x-request-id"]
+                .map(name)
+                .into(),
+            expose_headers: vec![name("x-request-id")],
+            allow_credentials: None,
+            max_age: Duration::from_secs(600),
+        }
+    }
+}
+
 /// Whose pages.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AllowOrigins {

@@ -83,11 +83,14 @@ impl Route {
         };
         Self {
             // Two endpoints may have one path, and each has a name of its own.
-            name: format!("{method} {}", path.text).into(),
+            name: match endpoint {
+                Endpoint::Nothing => path.text.clone(),
+                _ => format!("{method} {}", path.text).into(),
+            },
             ours: true,
             paths: vec![path],
             hosts: Vec::new(),
-            methods: Some(vec![method]),
+            methods: (endpoint != Endpoint::Nothing).then(|| vec![method]),
             target: Target::Endpoint(endpoint),
             path_change: PathChange::Keep,
             auth,

@@ -93,6 +93,10 @@ impl Endpoints {
                 Ok(reply::json(&view(&verified.identity)))
             }
             Endpoint::Logout => Box::pin(self.logout(asked, sessions)).await,
+            Endpoint::Nothing => Err(Reject::new(
+                Code::NotSupported,
+                "There is no such session endpoint here: which there are depends on the provider and its `publishable_key`.",
+            )),
         }
     }
 

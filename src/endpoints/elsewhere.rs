@@ -148,7 +148,7 @@ impl Endpoints {
             match outcome {
                 Ok(grant) => {
                     sessions.open(grant, asked).await?;
-                    for field in attempts.clear_all() {
+                    for field in attempts.clear_done(attempt) {
                         sessions.tell(field);
                     }
                     let place = self.place(Some(&attempt.return_to), asked);

@@ -3,6 +3,7 @@
 use super::facts::Exchange;
 use super::{Plan, World, decide, open};
 use crate::authn::{self, Candidate, Memory};
+use crate::config::endpoint::Endpoint;
 use crate::config::route::Auth;
 use crate::config::tests::{InventedCaller, PolicyTest};
 use crate::exchange::{Caller, Code, Credential, Identity, Peer, Reject};
@@ -125,6 +126,7 @@ async fn walk(snapshot: &Snapshot, test: &PolicyTest) -> Result<Outcome, String>
                     None => 401,
                 });
             }
+            Target::Endpoint(Endpoint::Nothing) => outcome.status = Some(404),
             Target::Endpoint(_) => {}
         },
     }

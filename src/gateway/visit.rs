@@ -14,7 +14,7 @@ use crate::limit::Outcome;
 use crate::provider::supabase::Scope;
 use crate::provider::{Browser, Grant};
 use crate::route::Route;
-use crate::session::Told;
+use crate::session::{Session, Told};
 use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::request::Parts;
@@ -111,13 +111,37 @@ impl Errand {
             user: from.user,
             limits: Outcome::default(),
         };
-        let answer = endpoints.answer(endpoint, &asked, &mut visit).await;
+        let answer = match self.may_keep(endpoint).await {
+            true => endpoints.answer(endpoint, &asked, &mut visit).await,
+            // A login that could not be kept would be one for nothing, and a code is good only once.
+            false => Err(Reject::new(
+                Code::AuthUnavailable,
+                "Sessions are out of reach at the moment. Try again soon.",
+            )
+            .because("the session store is away")),
+        };
         Ok(Done {
             answer,
             told: visit.told,
             user: visit.user,
             limits: visit.limits,
         })
+    }
+}
+
+impl Errand {
+    /// Whether a session that begins now could be kept.
+    async fn may_keep(&self, endpoint: Endpoint) -> bool {
+        let snapshot = &self.local.snapshot;
+        let stored = snapshot.session.as_ref().and_then(Session::store);
+        match (&snapshot.redis, stored) {
+            (Some(redis), Some(_))
+                if endpoint.tries_secrets() || endpoint == Endpoint::Callback =>
+            {
+                redis.answers().await
+            }
+            _ => true,
+        }
     }
 }
 

@@ -36,7 +36,7 @@ const ENTRIES_MAX: usize = 4096;
 
 /// Refused refresh tokens of one user. Each of their sessions can end once.
 const REFUSALS: Rate = Rate {
-    count: NonZeroU32::MIN.saturating_add(9),
+    count: NonZeroU32::MIN.saturating_add(29),
     per: Duration::from_secs(300),
 };
 
@@ -144,6 +144,11 @@ impl Refreshes {
             retry_after: None,
             why: why.into(),
         })
+    }
+
+    /// Whether [`Refreshes::refresh`] would make no call for `token`: one is under way, or ended a moment ago.
+    pub fn has(&self, provider: &Supabase, token: &Secret<String>) -> bool {
+        self.flights.has(&self.key(provider.name(), token))
     }
 
     /// Lets go of sessions that are no longer handed out. To be called every few seconds.

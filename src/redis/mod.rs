@@ -128,6 +128,11 @@ impl Redis {
         }
     }
 
+    /// Whether it answers now.
+    pub async fn answers(&self) -> bool {
+        self.ask::<()>(::redis::cmd("PING")).await.is_ok()
+    }
+
     /// Longest time for one command.
     pub fn timeout(&self) -> Duration {
         self.0.timeout

@@ -68,6 +68,17 @@ impl Adopt {
         }
     }
 
+    /// The session of a request, wherever that comes from: for its end.
+    pub fn find(&self, headers: &HeaderMap) -> Option<Brought> {
+        let found = self.cookies.read(headers).ok()?;
+        found.map(Brought::shared)
+    }
+
+    /// Nobody takes it over any more.
+    pub fn spend(&self, refresh_token: &Secret<String>) {
+        self.taken.insert(hash(refresh_token), 0);
+    }
+
     /// Whether this token may be taken over now (Unix seconds): nobody has brought it before, or only just now.
     pub fn may(&self, refresh_token: &Secret<String>, now: u64) -> bool {
         let key = hash(refresh_token);

@@ -192,7 +192,10 @@ impl Jar {
         match self {
             Self::Supabase { writer, .. } => {
                 let style = Style::default();
-                Ok(write_shared(writer, headers, grant, style, unix_millis)?.into())
+                let mut told = write_shared(writer, headers, grant, style, unix_millis)?;
+                // Older forms that a browser had, or was given, would be read again once this session is over.
+                told.set.extend(writer.clear_other_forms(headers));
+                Ok(told.into())
             }
             Self::RawToken(_) => Err(NotKept::because(&"nobody logs in with this cookie here")),
             Self::Sealed { cookies, lifetimes } => {
@@ -305,7 +308,7 @@ impl Brought {
         }
     }
 
-    fn stored(id: SessionId, found: Arc<Found>) -> Self {
+    pub(super) fn stored(id: SessionId, found: Arc<Found>) -> Self {
         let session = &found.record.session;
         Self {
             access_token: session.access_token.clone(),

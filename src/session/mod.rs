@@ -32,6 +32,9 @@ use std::sync::Arc;
 use stored::{Found, SessionId, StoreError, StoredSessions};
 use supabase::{Malformed, SessionCookie, Style};
 
+/// For as long as a used refresh token gets the same new session again: the reuse interval of Supabase.
+const JUST_SECONDS: u64 = 10;
+
 /// The sessions of a configuration: where they are kept, and how they go on.
 #[derive(Debug)]
 pub struct Session {
@@ -123,6 +126,15 @@ impl Brought {
         }
     }
 
+    /// When it was last renewed, where we keep that, in Unix seconds.
+    fn renewed_at(&self) -> Option<u64> {
+        let From::Stored { found, .. } = &self.from else {
+            return None;
+        };
+        let session = &found.record.session;
+        Some(session.seen_at).filter(|at| *at > session.created_at)
+    }
+
     /// Whether equal cookies may hold another session the next time they are read.
     pub fn may_change(&self) -> bool {
         matches!(self.from, From::Stored { .. })
@@ -154,6 +166,17 @@ impl fmt::Debug for Told {
             .field("renewed", &self.pairs.is_some())
             .finish()
     }
+}
+
+/// What has become of a session since it was read.
+#[derive(Debug)]
+pub enum Anew {
+    /// Nothing.
+    Same,
+    /// It has other tokens.
+    Newer(Box<Brought>),
+    /// It has ended.
+    Gone,
 }
 
 /// A session that has begun.
@@ -255,6 +278,28 @@ impl Session {
     /// The session of an id, where we keep sessions.
     pub async fn recall(&self, id: &Secret<String>) -> Result<Option<Brought>, StoreError> {
         self.jar.recall(id).await
+    }
+
+    /// Whether a session that we keep was renewed a moment ago: whoever asks for that now came too late to share in it.
+    pub fn is_just_renewed(&self, brought: &Brought) -> bool {
+        let now = self.clock.unix();
+        let renewed_at = brought.renewed_at();
+        renewed_at.is_some_and(|at| now.saturating_sub(at) < JUST_SECONDS)
+    }
+
+    /// What a session is by now, where it may have become another one since it was read.
+    pub async fn anew(&self, brought: &Brought) -> Result<Anew, StoreError> {
+        let (Some(store), From::Stored { id, found }) = (self.jar.store(), &brought.from) else {
+            return Ok(Anew::Same);
+        };
+        store.forget(&store.name(id));
+        let Some(now) = store.read(id).await? else {
+            return Ok(Anew::Gone);
+        };
+        if now.record == found.record {
+            return Ok(Anew::Same);
+        }
+        Ok(Anew::Newer(Box::new(Brought::stored(id.clone(), now))))
     }
 
     /// From when on what was read must be read again, whatever its token says, in Unix seconds.

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 /// How long a request waits for a renewal that it could do without: its token still serves.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long after that nobody does. The reference client leaves a failure alone for a minute.
+/// How long it waits when the provider let somebody wait in vain: for an outcome that is there.
+const NO_PATIENCE: Duration = Duration::from_millis(5);
+/// How long after that nobody waits longer. The reference client leaves a failure alone for a minute.
 const SLOW_SECONDS: u64 = 30;
 /// Renewals of sessions that nobody vouches for: the key that signed their tokens is gone, and so anybody may have made them
 /// up. They must not use up what the others need.
@@ -56,6 +58,17 @@ impl fmt::Debug for Renewal {
     }
 }
 
+/// Why a renewal is wanted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Its token is old, and serves still.
+    Ahead,
+    /// Nothing can be done without it.
+    Needed,
+    /// Somebody asked for it in so many words; stands for the user.
+    Asked(u128),
+}
+
 /// Why a session does not go on.
 #[derive(Debug)]
 pub enum NotRenewed {
@@ -66,6 +79,8 @@ pub enum NotRenewed {
     },
     /// It has no refresh token, or one that only somebody else may use.
     Cannot,
+    /// A user asks for it more often than is any good. When it may be asked for again.
+    TooOften(Duration),
     /// Not now. The session stays as it is.
     Later {
         /// Until when the provider asks to be left alone.
@@ -129,17 +144,8 @@ impl Renewal {
         }
     }
 
-    /// Makes room for a renewal that a user asks for; the error says when there will be some.
-    pub fn on_demand(&self, user: u128) -> Result<(), Duration> {
-        let key = Key {
-            exact: user,
-            coarse: 0,
-        };
-        self.on_demand.take(&key).map(|_| ())
-    }
-
-    /// The session that follows the one with this refresh token. `needed`: nothing can be done without it, so it is waited
-    /// for as long as a call to the provider may take. `user` stands for whom its token names.
+    /// The session that follows the one with this refresh token. What cannot wait is waited for as long as a
+    /// call to the provider may take. `user` stands for whom its token names.
     ///
     /// Cancel-safe: the call goes on, and its outcome is there for the next who brings the same token.
     pub async fn renew(
@@ -147,26 +153,38 @@ impl Renewal {
         refresh_token: Option<&Secret<String>>,
         user: u128,
         browser: &Browser,
-        needed: bool,
+        urgency: Urgency,
     ) -> Result<Arc<Grant>, NotRenewed> {
         let Some(token) = refresh_token else {
             return Err(NotRenewed::Cannot);
         };
+        if let Urgency::Asked(who) = urgency
+            && !self.refreshes.has(&self.provider, token)
+        {
+            let key = Key {
+                exact: who,
+                coarse: 0,
+            };
+            self.on_demand.take(&key).map_err(NotRenewed::TooOften)?;
+        }
         let slow = || RefreshError::Later {
             retry_after: None,
             why: "the provider takes longer than is worth waiting for".into(),
         };
         let refresh = self.refreshes.refresh(&self.provider, token, user, browser);
-        let outcome = if needed {
+        let is_slow = self.clock.unix() < self.slow_until.load(Ordering::Relaxed);
+        let outcome = if urgency != Urgency::Ahead {
             refresh.await
-        } else if self.clock.unix() < self.slow_until.load(Ordering::Relaxed) {
-            Err(slow())
         } else {
-            match tokio::time::timeout(PATIENCE, refresh).await {
+            // What is there already is taken in any case, and what is not is begun for those who come later.
+            let patience = if is_slow { NO_PATIENCE } else { PATIENCE };
+            match tokio::time::timeout(patience, refresh).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    let until = self.clock.unix() + SLOW_SECONDS;
-                    self.slow_until.store(until, Ordering::Relaxed);
+                    if !is_slow {
+                        let until = self.clock.unix() + SLOW_SECONDS;
+                        self.slow_until.store(until, Ordering::Relaxed);
+                    }
                     Err(slow())
                 }
             }

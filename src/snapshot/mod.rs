@@ -6,6 +6,7 @@ mod session;
 use crate::authn::Accepts;
 use crate::authz::Policy;
 use crate::base::clock::Clock;
+use crate::config::rate_limit::Cors;
 use crate::config::route::{Auth, RouteCors, Target as Wanted};
 use crate::config::server::RateLimitHeaders;
 use crate::config::upstream::HostHeader;
@@ -276,9 +277,14 @@ fn plan(
         .as_ref()
         .and_then(|session| config.providers.get(session.provider))
         .map(|provider| &*provider.name);
+    let trusted = config.session.as_ref().map(|s| &*s.trusted_origins);
+    // Pages that are trusted with the session may ask for it, whatever the file says of CORS elsewhere.
+    let of_trusted = trusted
+        .filter(|trusted| route.ours && !trusted.is_empty())
+        .map(Cors::of);
     let cors = match &route.cors {
         RouteCors::Off => None,
-        RouteCors::Inherit => config.cors.as_ref(),
+        RouteCors::Inherit => config.cors.as_ref().or(of_trusted.as_ref()),
         RouteCors::Own(cors) => Some(cors),
     };
     let trusted_origins = config

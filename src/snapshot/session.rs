@@ -145,7 +145,7 @@ fn writer(cookie: &str, attributes: Attributes) -> Result<SupabaseWriter, Compil
 }
 
 /// Around which domains the provider's library may have put cookies that are taken over: the one that is configured, else
-/// the names under which browsers reach us and the one above each.
+/// the names under which browsers reach us and those above them.
 fn domains(config: &Config, session: &wanted::Session) -> Vec<Arc<str>> {
     if let Some(domain) = &session.cookie.domain {
         return vec![domain.clone()];
@@ -157,8 +157,8 @@ fn domains(config: &Config, session: &wanted::Session) -> Vec<Arc<str>> {
             continue;
         };
         // Browsers refuse the domains that belong to everybody (`com`, `co.uk`), so asking for one too many does no harm.
-        let above = name.split_once('.').map(|(_, above)| above);
-        for name in std::iter::once(name).chain(above.filter(|above| above.contains('.'))) {
+        let levels = std::iter::successors(Some(name), |name| Some(name.split_once('.')?.1));
+        for name in levels.take_while(|name| name.contains('.')) {
             if !domains.iter().any(|known| **known == *name) {
                 domains.push(name.into());
             }

@@ -238,7 +238,7 @@ impl Tokens {
                 claims: &claims,
                 now: self.clock.unix_millis(),
             });
-            let ended = self.ended.contains(&rules.name, verify::session(&claims));
+            let ended = self.has_ended(&rules.name, &claims);
             if ended && *seen.of(Check::Role) == Finding::Holds {
                 let error = refused(Some(rules.name.clone()), Reason::SessionEnded);
                 seen.put(Check::Subject, Finding::Fails(error));

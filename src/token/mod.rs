@@ -229,8 +229,14 @@ impl Tokens {
 
     /// Whether the session of an identity was ended here.
     pub fn is_ended(&self, identity: &Identity) -> bool {
-        self.ended
-            .contains(&identity.provider, identity.session_id.as_deref())
+        self.has_ended(&identity.provider, &identity.claims)
+    }
+
+    fn has_ended(&self, provider: &str, claims: &Claims) -> bool {
+        self.ended.version() != 0
+            && self
+                .ended
+                .contains(provider, verify::known_by(claims).as_deref())
     }
 
     /// Changes with each session that ends. A connection that remembers its last caller compares this, too, and asks
@@ -342,7 +348,7 @@ impl Tokens {
         };
         let standing =
             verify::check(&measured).map_err(|reason| refused(Some(provider()), reason))?;
-        if self.ended.contains(&rules.name, verify::session(claims)) {
+        if self.has_ended(&rules.name, claims) {
             return Err(refused(Some(provider()), Reason::SessionEnded));
         }
         match standing {

@@ -6,6 +6,7 @@ use crate::config::provider::{Provider, ProviderKind};
 use crate::config::value::ClaimPath;
 use crate::exchange::{Claims, Identity};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -325,6 +326,19 @@ pub(super) fn session(claims: &Claims) -> Option<&str> {
         Some(Value::String(id)) if !id.is_empty() => Some(id),
         _ => None,
     }
+}
+
+/// What the end of a token's session is known by: the provider's session, or, where the token names none, the token itself.
+pub fn known_by(claims: &Claims) -> Option<Cow<'_, str>> {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    if let Some(session) = session(claims) {
+        return Some(session.into());
+    }
+    if let Some(id) = text("jti").filter(|id| !id.is_empty()) {
+        return Some(format!("jti {id}").into());
+    }
+    let issued = claims.get("iat").and_then(Value::as_f64)?;
+    Some(format!("sub {} {issued}", text("sub")?).into())
 }
 
 /// Only `true` itself is anonymous; only `false` and absence are not. What else stands there is no sign of a user.

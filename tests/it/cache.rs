@@ -205,13 +205,19 @@ fn nothing_is_known_past_its_end() {
             scene.change(|| assert_eq!(on(&mut one, "/", "Authorization", &bearer).status, 200));
         assert_eq!(verified, VERIFIED);
     }
-    assert_eq!(on(&mut two, "/", "Cookie", &cookie).code(), "token_expired");
+    assert_eq!(
+        on(&mut two, "/", "Cookie", &cookie).code(),
+        "session_expired"
+    );
     scene.clock.advance(Duration::from_secs(30));
     assert_eq!(
         on(&mut one, "/", "Authorization", &bearer).code(),
         "token_expired"
     );
-    assert_eq!(on(&mut two, "/", "Cookie", &cookie).code(), "token_expired");
+    assert_eq!(
+        on(&mut two, "/", "Cookie", &cookie).code(),
+        "session_expired"
+    );
     assert_eq!(scene.get(&token).code(), "token_expired");
 }
 

@@ -617,7 +617,7 @@ fn a_cookie_may_hold_the_raw_token_of_a_jwt_provider() {
             format!("app_jwt={}", Signer::p256("k1").token(&claims())),
             "invalid_token",
         ),
-        (format!("app_jwt={expired}"), "token_expired"),
+        (format!("app_jwt={expired}"), "session_expired"),
     ] {
         let answer = get(&cookies);
         assert_eq!((answer.status, &*answer.code()), (401, code), "{cookies}");

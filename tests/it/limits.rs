@@ -618,7 +618,7 @@ fn only_what_does_not_verify_counts_as_a_failure() {
         );
         assert_eq!(
             scene.house.get("/", &[("cookie", &expired_cookie)]).code(),
-            "token_expired"
+            "session_expired"
         );
         assert_eq!(
             scene

@@ -465,7 +465,7 @@ fn a_session_outlives_the_key_that_signed_its_token_and_made_up_ones_gain_nothin
             scene.get("/a", &cookie(&session.to_string())).code()
         })
         .collect();
-    assert!(scene.refreshes() - before <= 10, "{}", scene.refreshes());
+    assert!(scene.refreshes() - before <= 30, "{}", scene.refreshes());
     assert_eq!(answers.last().unwrap(), "rate_limited");
     assert_eq!(scene.get("/a", &jar).status, 200, "others go on");
 }

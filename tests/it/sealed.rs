@@ -359,3 +359,40 @@ fn a_session_outlives_the_key_that_signed_its_token() {
     });
     assert_eq!(scene.get("/a", &jar).status, 200);
 }
+
+#[test]
+fn a_logout_ends_what_would_have_been_taken_over() {
+    let scene = scene();
+    let old = scene.identity.cookie("ada@example.com");
+    let origin = format!("http://{}", scene.house.address);
+    let fields = [
+        ("cookie", &*old),
+        ("origin", &*origin),
+        ("sec-fetch-site", "same-origin"),
+        ("content-length", "0"),
+    ];
+    let answer = scene.house.request("POST", "/.auth/logout", &fields, "");
+    assert_eq!(answer.status, 204);
+    assert_eq!(taken(&old, &answer), "");
+    assert_eq!(scene.identity.provider.session_count(), 0);
+    let answer = scene.get("/a", &old);
+    assert_eq!((answer.status, &*answer.code()), (401, "session_expired"));
+    assert!(!taken(&old, &answer).contains("tollhouse"));
+}
+
+#[test]
+fn what_has_no_refresh_token_is_not_taken_over_and_a_dead_cookie_is_not_in_the_way() {
+    let scene = scene();
+    let session = scene.identity.session("ada@example.com");
+    let token = session["access_token"].as_str().unwrap();
+    let lone = format!("sb-access-token={token}");
+    let answer = scene.get("/a", &lone);
+    assert_eq!((answer.status, &*answer.code()), (401, "session_expired"));
+    assert_eq!(taken(&lone, &answer), "");
+
+    let both = format!("tollhouse=garbage; {}", cookie(&session.to_string()));
+    let answer = scene.get("/a", &both);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let jar = taken(&both, &answer);
+    assert!(jar.starts_with("tollhouse=") && !jar.contains("garbage") && !jar.contains("sb-"));
+}

@@ -446,3 +446,20 @@ fn events_on_the_connection_that_renewed_the_session_keep_it_going_as_well() {
         refreshes() == 2
     });
 }
+
+#[test]
+fn a_replica_never_spends_a_refresh_token_that_another_has_spent() {
+    let scene = scene_with(2, "cache_ttl = \"1m\"", "2s");
+    let jar = scene.logged_in(0, "ada@example.com");
+    assert_eq!(scene.get(0, "/a", &jar).status, 200);
+    for _ in 0..2 {
+        assert_eq!(scene.post(1, "/.auth/refresh", &jar, "").status, 200);
+        // Longer than an outcome is handed out again.
+        scene.pass(11);
+    }
+    assert_eq!(scene.post(0, "/.auth/refresh", &jar, "").status, 200);
+    for replica in [0, 1] {
+        assert_eq!(scene.post(replica, "/.auth/refresh", &jar, "").status, 200);
+        assert_eq!(scene.get(replica, "/a", &jar).status, 200);
+    }
+}

@@ -100,6 +100,14 @@ impl SupabaseWriter {
         set_cookie::replacing(self, &came, &[], has_already)
     }
 
+    /// The Set-Cookie fields that remove the sessions of a request that are in another form than the library's own now.
+    pub fn clear_other_forms(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let came = set_cookie::came(headers, |name| {
+            name == ACCESS_TOKEN || name == REFRESH_TOKEN
+        });
+        set_cookie::replacing(self, &came, &[], has_already)
+    }
+
     /// Names and percent-encoded values of the cookies that make up a session, as a browser sends them.
     pub fn pairs(&self, session: &SessionCookie) -> Result<Vec<(String, String)>, DoesNotFit> {
         let pairs = match session.form {
