@@ -28,6 +28,7 @@ mod login;
 mod paths;
 mod process;
 mod provider;
+mod provider_calls;
 mod records;
 mod redis;
 mod redis_ended;
