@@ -36,6 +36,7 @@ mod redis_refresh;
 mod redis_sessions;
 mod refresh_storm;
 mod renewal;
+mod replicas;
 mod sealed;
 mod session;
 mod stored;
