@@ -28,7 +28,7 @@ pub struct Setup<'a> {
     pub after_login: &'a str,
     /// Whom people log in with. `None`: nobody can here, and only `Session` and `Logout` may be asked.
     pub provider: Option<Arc<Supabase>>,
-    /// Kept over reloads.
+    /// To be kept over reloads.
     pub revocations: Arc<Revocations>,
     /// Judges the age of what a browser keeps for us.
     pub clock: Clock,

@@ -62,7 +62,7 @@ impl Default for Pace {
     }
 }
 
-/// The logouts of a process that providers have not heard of; kept over reloads, lost when the process ends.
+/// The logouts of a process that providers have not heard of: to be kept over reloads, lost when the process ends.
 #[derive(Clone, Debug)]
 pub struct Revocations(Arc<Inner>);
 

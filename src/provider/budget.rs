@@ -23,7 +23,7 @@ pub enum Purpose {
     Check,
 }
 
-/// `session.provider_budget`: one for each provider, shared by all who log in, kept over reloads.
+/// `session.provider_budget`: one for each provider, shared by all who log in, to be kept over reloads.
 #[derive(Debug)]
 pub struct ProviderBudget {
     login: Budget,

@@ -43,7 +43,7 @@ const REFUSALS: Rate = Rate {
 /// What a refresh came to, shared by all who wanted it.
 pub(super) type Outcome = Result<Arc<Grant>, RefreshError>;
 
-/// The refreshes of a process: of every provider, kept over reloads.
+/// The refreshes of a process, of every provider: to be kept over reloads.
 pub struct Refreshes {
     counts: Arc<Counts>,
     flights: SingleFlight<[u8; 32], Outcome>,

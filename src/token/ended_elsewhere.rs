@@ -361,4 +361,11 @@ mod tests {
             assert!(entries(&nothing).is_empty());
         }
     }
+    #[test]
+    fn what_ends_is_heard_within_a_second() {
+        // Told and read in a command each, which Redis may take 250 ms for (`redis.timeout`), just after a reading.
+        let command = Duration::from_millis(250);
+        assert!(EVERY <= Duration::from_millis(400));
+        assert!(command + EVERY + command <= Duration::from_secs(1));
+    }
 }

@@ -39,7 +39,7 @@ pub struct Setup<'a> {
     /// An `sb_secret_` (or the `service_role`) key, to be used in place of the publishable one: with it limits count for
     /// each browser's address, if the project is set so.
     pub secret_key: Option<&'a Secret<String>>,
-    /// Kept over reloads.
+    /// To be kept over reloads.
     pub budget: Arc<ProviderBudget>,
     /// Tells when tokens are over that come with a life instead of an end.
     pub clock: Clock,
