@@ -19,7 +19,7 @@ use crate::headers::names::Forgeable;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Place};
 use crate::provider::Refreshes;
-use crate::redis::{self, Redis};
+use crate::redis::{self, Reach, Redis};
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
@@ -95,6 +95,8 @@ pub struct Ground {
     pub control: Handle,
     /// How many workers will count.
     pub workers: usize,
+    /// What may be done with Redis.
+    pub redis: Reach,
 }
 
 /// Counts requests whose peer sent `X-Forwarded-*` and the like without being a trusted proxy (contract, section 3.3), and
@@ -174,9 +176,10 @@ impl Snapshot {
         let refreshes = Refreshes::new(ground.clock.clone(), ground.control.clone())
             .map_err(|_| CompileError::Randomness)?;
         let redis = match &config.redis {
-            Some(settings) => {
-                Some(Redis::start(settings, ground.control.clone()).map_err(CompileError::Redis)?)
-            }
+            Some(settings) => Some(
+                Redis::start_for(ground.redis, settings, ground.control.clone())
+                    .map_err(CompileError::Redis)?,
+            ),
             None => None,
         };
         let refreshes = Arc::new(match &redis {
