@@ -103,7 +103,7 @@ pub(super) fn keeper<'a>(snapshot: &'a Snapshot, memory: &'a Memory) -> Prover<'
         providers: snapshot.config.providers.len(),
         clock: &snapshot.clock,
         metrics: &snapshot.metrics,
-        worker: 0,
+        worker: snapshot.metrics.elsewhere(),
         log_success: snapshot.config.log.auth,
     }
 }
