@@ -28,6 +28,7 @@ use crate::session::sealed::NotARing;
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
 use crate::token::SetupError;
+use crate::token::tell_elsewhere::Telling;
 use crate::token::{Cache, Tokens};
 use crate::upstream::{BuildError, ClientTls, Upstream, client_tls};
 use crate::{cors, csrf};
@@ -58,6 +59,8 @@ pub struct Snapshot {
     pub endpoints: Option<Endpoints>,
     /// What replicas share, when there is anything.
     pub redis: Option<Redis>,
+    /// What they are told has ended here.
+    pub telling: Option<Telling>,
     /// Its renewals, under way and just over.
     pub refreshes: Arc<Refreshes>,
     /// Budgets.
@@ -226,6 +229,9 @@ impl Snapshot {
             verified: Cache::new(crate::token::verified::DEFAULT_BYTES),
             session,
             endpoints,
+            telling: redis
+                .clone()
+                .map(|redis| Telling::new(redis, ground.clock.clone())),
             redis,
             refreshes,
             limits,
