@@ -183,7 +183,8 @@ impl Prover<'_> {
         for id in &over {
             self.tokens.end_session(session.provider, id, until);
         }
-        let (Some(redis), Some(provider)) = (self.redis, self.tokens.name(session.provider)) else {
+        let provider = self.tokens.name(session.provider);
+        let (Some(telling), Some(provider)) = (self.telling, provider) else {
             return;
         };
         let ended: Vec<_> = over
@@ -196,7 +197,7 @@ impl Prover<'_> {
             .chain(record.map(|name| ended_elsewhere::Ended::Record { name: name.into() }))
             .collect();
         if !ended.is_empty() {
-            ended_elsewhere::tell_until(redis, ended, until, self.clock).await;
+            telling.tell_until(ended, until).await;
         }
     }
 }

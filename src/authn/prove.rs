@@ -11,9 +11,9 @@ use crate::exchange::{Caller, Code, Credential, Reject, Verified};
 use crate::headers::forwarded::Client;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Who, keyed};
-use crate::redis::Redis;
 use crate::session::{Session, Told};
 use crate::telemetry::metrics::{AuthOutcome, CacheOutcome, Metrics};
+use crate::token::tell_elsewhere::Telling;
 use crate::token::{Cache, Issuer, Reason, Slot, TokenError, Tokens};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -30,8 +30,8 @@ pub struct Prover<'a> {
     pub memory: &'a Memory,
     /// The session of the configuration.
     pub session: Option<&'a Session>,
-    /// What replicas share.
-    pub redis: Option<&'a Redis>,
+    /// Those who share a Redis with us, when there is one.
+    pub telling: Option<&'a Telling>,
     /// What upstreams are told.
     pub identity_headers: &'a IdentityHeaders,
     /// Budgets.

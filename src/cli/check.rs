@@ -5,6 +5,7 @@ use super::load::{self, LoadError};
 use super::{File, Outcome, chain, fail, run};
 use crate::base::clock::Clock;
 use crate::gateway::rehearse;
+use crate::redis::Reach;
 use crate::snapshot::{Ground, Snapshot};
 use clap::Args;
 use serde_json::json;
@@ -54,6 +55,7 @@ impl Check {
             clock: Clock::system(),
             control: runtime.handle().clone(),
             workers: 1,
+            redis: Reach::None,
         };
         let compiled = Snapshot::compile(config.clone(), &ground);
         let snapshot = match compiled {

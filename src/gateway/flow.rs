@@ -28,6 +28,8 @@ pub struct Flow {
     write: OnceLock<Deadline>,
     /// Made when the answer is out and the request is not over.
     linger: OnceLock<Deadline>,
+    /// Made when the answer is waited for.
+    lasting: OnceLock<Deadline>,
     /// The answer went out to its end, or failed on our side.
     excused: AtomicBool,
 }
@@ -42,6 +44,7 @@ impl Flow {
             armed: AtomicBool::new(false),
             write: OnceLock::new(),
             linger: OnceLock::new(),
+            lasting: OnceLock::new(),
             excused: AtomicBool::new(false),
         })
     }
@@ -160,6 +163,16 @@ impl Beat {
         match self {
             Self::Line(pulse) => pulse.body(),
             Self::Stream(flow) => flow.connection.sweeper().deadline(),
+        }
+    }
+
+    /// When an answer that is waited for has lasted; whoever waits for it arms it.
+    pub(super) fn lasting(&self) -> &Deadline {
+        match self {
+            Self::Line(pulse) => pulse.lasting(),
+            Self::Stream(flow) => flow
+                .lasting
+                .get_or_init(|| flow.connection.sweeper().deadline()),
         }
     }
 

@@ -95,7 +95,7 @@ pub(super) fn keeper<'a>(snapshot: &'a Snapshot, memory: &'a Memory) -> Prover<'
         cache: &snapshot.verified,
         memory,
         session: snapshot.session.as_ref(),
-        redis: snapshot.redis.as_ref(),
+        telling: snapshot.telling.as_ref(),
         identity_headers: &snapshot.identity_headers,
         limits: &snapshot.limits,
         failures: &[],
@@ -103,7 +103,7 @@ pub(super) fn keeper<'a>(snapshot: &'a Snapshot, memory: &'a Memory) -> Prover<'
         providers: snapshot.config.providers.len(),
         clock: &snapshot.clock,
         metrics: &snapshot.metrics,
-        worker: 0,
+        worker: snapshot.metrics.elsewhere(),
         log_success: snapshot.config.log.auth,
     }
 }

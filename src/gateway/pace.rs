@@ -6,8 +6,8 @@ use crate::authn::Memory;
 use crate::base::body::End;
 use crate::base::deadline::{Deadline, Sweeper};
 use crate::exchange::Peer;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Context;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub struct Pulse {
     /// A write that makes no progress.
     pub write: Deadline,
     body: Deadline,
+    /// Made when the first answer is waited for.
+    lasting: OnceLock<Deadline>,
     sweeper: Arc<Sweeper>,
     /// The timers.
     pub pace: Arc<Pace>,
@@ -115,6 +117,7 @@ impl Pulse {
             read: sweeper.deadline(),
             write: sweeper.deadline(),
             body: sweeper.deadline(),
+            lasting: OnceLock::new(),
             sweeper: sweeper.clone(),
             pace,
         }
@@ -188,6 +191,11 @@ impl Pulse {
     /// The deadline of the one body that can be coming.
     pub(super) fn body(&self) -> Deadline {
         self.body.clone()
+    }
+
+    /// The deadline of the one answer that can be under way.
+    pub(super) fn lasting(&self) -> &Deadline {
+        self.lasting.get_or_init(|| self.sweeper.deadline())
     }
 
     /// Whether the connection should be read on for a while before it closes; arms the deadline for that.

@@ -7,8 +7,9 @@ use crate::base::body::Body;
 use crate::config::route::{Auth, ForwardSession};
 use crate::endpoints;
 use crate::exchange::{Code, Reject};
-use crate::headers::{cookies, grpc, security, strip};
+use crate::headers::{grpc, security, strip};
 use crate::route::{Forward, Route, Target};
+use crate::session::Session;
 use crate::upstream::{BodyFault, SendError, Sent, Terms};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, UPGRADE,
@@ -17,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What `decide` found.
@@ -99,6 +101,7 @@ pub(super) async fn perform(
                 head,
                 host,
             };
+            // In a box: few requests come here, and all would have to make room for it.
             let mut answer = Box::pin(visit::answer(errand, *endpoint, ex, body)).await?;
             let headers = answer.headers_mut();
             as_the_route_says(route, ex, headers);
@@ -211,16 +214,7 @@ async fn upstream(
             route.forward_session,
             ForwardSession::Cookies | ForwardSession::Both
         );
-    let session = snapshot.session.as_ref();
-    let sets_session = session.is_some_and(|session| {
-        let set = headers.get_all(SET_COOKIE).iter();
-        set.map(cookies::set_cookie_name)
-            .any(|name| session.owns(name))
-    });
-    security::remove_set_cookies(headers, endpoints::is_attempt);
-    if sets_session && !session_passes {
-        security::remove_set_cookies(headers, |name| session.is_some_and(|s| s.owns(name)));
-    }
+    let sets_session = sift_cookies(headers, snapshot.session.as_ref(), session_passes);
     as_the_route_says(route, ex, headers);
     if sets_session && session_passes {
         security::never_cache(headers);
@@ -232,6 +226,21 @@ async fn upstream(
         headers.insert(UPGRADE, handshake.token);
     }
     Ok(Performed { answer, arranged })
+}
+
+/// Removes the cookies that are not an upstream's to set: those of a login that is under way, and those of the session unless
+/// they pass. Says whether there were any of the session.
+fn sift_cookies(headers: &mut HeaderMap, session: Option<&Session>, session_passes: bool) -> bool {
+    if !headers.contains_key(SET_COOKIE) {
+        return false;
+    }
+    let sets_session = Cell::new(false);
+    security::remove_set_cookies(headers, |name| {
+        let of_session = session.is_some_and(|session| session.owns(name));
+        sets_session.set(sets_session.get() | of_session);
+        of_session && !session_passes || endpoints::is_attempt(name)
+    });
+    sets_session.get()
 }
 
 pub(super) fn too_large(limit: u64) -> Reject {
@@ -292,4 +301,70 @@ pub(super) fn without_body(answer: &mut Response<Body>) {
         answer.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     *answer.body_mut() = Body::empty();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::session::Jar;
+    use crate::session::raw::RawCookie;
+    use crate::session::set_cookie::{Attributes, SameSite};
+
+    fn session() -> Session {
+        let attributes = Attributes {
+            domain: None,
+            path: "/".into(),
+            secure: true,
+            http_only: true,
+            partitioned: false,
+            same_site: SameSite::Lax,
+        };
+        let jar = Jar::RawToken(RawCookie {
+            name: "sid".into(),
+            attributes,
+        });
+        Session::new(0, jar, None, Clock::frozen(0))
+    }
+
+    /// `passes`: whether the session's cookies do; `None`: there is no session.
+    fn check(set: &[&'static str], passes: Option<bool>, left: &[&str], sets_session: bool) {
+        let session = passes.map(|_| session());
+        let mut headers = HeaderMap::new();
+        for field in set {
+            headers.append(SET_COOKIE, HeaderValue::from_static(field));
+        }
+        let said = sift_cookies(&mut headers, session.as_ref(), passes == Some(true));
+        let found: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(found, left, "{set:?} {passes:?}");
+        assert_eq!(said, sets_session, "{set:?} {passes:?}");
+    }
+
+    #[test]
+    fn cookies_that_are_not_the_upstreams_to_set_are_removed_and_others_keep_their_order() {
+        const LOGIN: &str = "__Host-tollhouse-login-x=1";
+        for passes in [None, Some(false), Some(true)] {
+            check(&[], passes, &[], false);
+            check(
+                &["b=1; Path=/", "a=2"],
+                passes,
+                &["b=1; Path=/", "a=2"],
+                false,
+            );
+            check(&["b=1", LOGIN, "a=2"], passes, &["b=1", "a=2"], false);
+        }
+        let all = ["b=1", "sid=x", "a=2"];
+        check(&all, None, &all, false);
+        check(&all, Some(true), &all, true);
+        check(&all, Some(false), &["b=1", "a=2"], true);
+        // The first that is removed does not hide what comes after it.
+        check(
+            &[LOGIN, "a=2", "sid=x"],
+            Some(true),
+            &["a=2", "sid=x"],
+            true,
+        );
+        check(&[LOGIN, "a=2", "sid=x"], Some(false), &["a=2"], true);
+        check(&["sid=x", LOGIN], Some(false), &[], true);
+    }
 }

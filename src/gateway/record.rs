@@ -101,7 +101,7 @@ impl Watch for Record {
         let tokens = &self.local.snapshot.tokens;
         let over = self
             .bond
-            .passes(self.bytes_out, tokens, self.ex.user.as_ref());
+            .passes(self.bytes_out, &self.beat, tokens, self.ex.user.as_ref());
         self.unless(over)?;
         self.bytes_out += bytes as u64;
         self.beat.handed_over();
@@ -111,7 +111,8 @@ impl Watch for Record {
     fn pending(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         self.beat.asked();
         let tokens = &self.local.snapshot.tokens;
-        let over = self.bond.waits(cx, tokens, self.ex.user.as_ref());
+        let user = self.ex.user.as_ref();
+        let over = self.bond.waits(cx, &self.beat, tokens, user);
         self.unless(over)
     }
 

@@ -10,8 +10,10 @@
 
 mod dial;
 mod keeper;
+mod reach;
 mod settings;
 
+pub use reach::Reach;
 pub use settings::{Address, Settings, SetupError};
 
 use ::redis::aio::MultiplexedConnection;
@@ -57,6 +59,7 @@ pub enum Failure {
 pub struct Redis(Arc<Inner>);
 
 struct Inner {
+    reach: Reach,
     state: watch::Receiver<State>,
     /// Told when an answer did not come in time: the connection may be dead.
     suspicion: Arc<Notify>,
@@ -89,7 +92,19 @@ impl fmt::Debug for Redis {
 impl Redis {
     /// Starts to connect, on `control`, and does not wait for it: see [`Redis::ready`].
     pub fn start(settings: &Settings, control: Handle) -> Result<Self, SetupError> {
-        let (state, seen) = watch::channel(State::Connecting);
+        Self::start_for(Reach::Whole, settings, control)
+    }
+
+    /// As [`Redis::start`], for whoever may do only so much there. [`Reach::None`] does not connect.
+    pub fn start_for(
+        reach: Reach,
+        settings: &Settings,
+        control: Handle,
+    ) -> Result<Self, SetupError> {
+        let (state, seen) = watch::channel(match reach {
+            Reach::None => State::Away,
+            Reach::Reading | Reach::Whole => State::Connecting,
+        });
         let (suspicion, stop) = (Arc::<Notify>::default(), CancellationToken::new());
         let keeper = Keeper::new(
             Target::new(settings)?,
@@ -97,9 +112,12 @@ impl Redis {
             state,
             suspicion.clone(),
         );
-        let until = stop.clone();
-        control.spawn(async move { until.run_until_cancelled(keeper.run()).await });
+        if reach != Reach::None {
+            let until = stop.clone();
+            control.spawn(async move { until.run_until_cancelled(keeper.run()).await });
+        }
         Ok(Self(Arc::new(Inner {
+            reach,
             state: seen,
             suspicion,
             room: Arc::new(Semaphore::new(COMMANDS_MAX)),
@@ -151,6 +169,7 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
+        self.0.reach.allows([&command])?;
         self.send(|mut connection| async move { command.query_async::<T>(&mut connection).await })
             .await
     }
@@ -162,6 +181,7 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
+        self.0.reach.allows(commands.cmd_iter())?;
         self.send(|mut connection| async move { commands.query_async::<T>(&mut connection).await })
             .await
     }
@@ -173,6 +193,7 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
+        self.0.reach.allows_scripts()?;
         self.send(|mut connection| async move { script.invoke_async::<T>(&mut connection).await })
             .await
     }

@@ -18,6 +18,7 @@ use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::config::value::ListenAddr;
 use crate::gateway::Keeper;
+use crate::redis::Reach;
 use crate::session::Session;
 use crate::snapshot::{CompileError, Ground, Snapshot};
 use crate::telemetry::AccessLog;
@@ -119,6 +120,7 @@ pub fn ground(config: &Config, clock: Clock, control: &Control) -> Ground {
         clock,
         control: control.handle().clone(),
         workers: workers(config),
+        redis: Reach::Whole,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::headers::names::Forgeable;
 use crate::headers::outbound::IdentityHeaders;
 use crate::limit::{Limits, Place};
 use crate::provider::Refreshes;
-use crate::redis::{self, Redis};
+use crate::redis::{self, Reach, Redis};
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Table;
 use crate::route::{Forward, HostField, Route, Target};
@@ -29,6 +29,7 @@ use crate::session::sealed::NotARing;
 use crate::telemetry::RequestIds;
 use crate::telemetry::metrics::{Labels, Metrics};
 use crate::token::SetupError;
+use crate::token::tell_elsewhere::Telling;
 use crate::token::{Cache, Tokens};
 use crate::upstream::{BuildError, ClientTls, Upstream, client_tls};
 use crate::{cors, csrf};
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub endpoints: Option<Endpoints>,
     /// What replicas share, when there is anything.
     pub redis: Option<Redis>,
+    /// What they are told has ended here.
+    pub telling: Option<Telling>,
     /// Its renewals, under way and just over.
     pub refreshes: Arc<Refreshes>,
     /// Budgets.
@@ -96,6 +99,8 @@ pub struct Ground {
     pub control: Handle,
     /// How many workers will count.
     pub workers: usize,
+    /// What may be done with Redis.
+    pub redis: Reach,
 }
 
 /// Counts requests whose peer sent `X-Forwarded-*` and the like without being a trusted proxy (contract, section 3.3), and
@@ -175,9 +180,10 @@ impl Snapshot {
         let refreshes = Refreshes::new(ground.clock.clone(), ground.control.clone())
             .map_err(|_| CompileError::Randomness)?;
         let redis = match &config.redis {
-            Some(settings) => {
-                Some(Redis::start(settings, ground.control.clone()).map_err(CompileError::Redis)?)
-            }
+            Some(settings) => Some(
+                Redis::start_for(ground.redis, settings, ground.control.clone())
+                    .map_err(CompileError::Redis)?,
+            ),
             None => None,
         };
         let refreshes = Arc::new(match &redis {
@@ -224,6 +230,9 @@ impl Snapshot {
             verified: Cache::new(crate::token::verified::DEFAULT_BYTES),
             session,
             endpoints,
+            telling: redis
+                .clone()
+                .map(|redis| Telling::new(redis, ground.clock.clone())),
             redis,
             refreshes,
             limits,

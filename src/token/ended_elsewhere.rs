@@ -4,32 +4,23 @@
 
 use crate::base::clock::Clock;
 use crate::redis::{Failure, Redis};
-use ::redis::{Cmd, Value, cmd, pipe};
+use ::redis::{Value, pipe};
 use std::fmt;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const STREAM: &str = "tollhouse:ended";
-/// Entries that are kept; older ones go. As many as a gateway remembers.
-const KEPT: usize = 100_000;
+pub(super) const STREAM: &str = "tollhouse:ended";
 /// How often each gateway asks for news.
 const EVERY: Duration = Duration::from_millis(400);
 /// Entries that are read, or told, at once.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 /// Pages that are read without a pause: all that is kept, and some.
 const PAGES_MAX: usize = 300;
 /// Longest name or id that is believed, in bytes.
 const TEXT_MAX: usize = 512;
 /// How long after its end an entry may still say something: the most that clocks are forgiven, twice. In seconds.
 const FORGIVEN: u64 = 120;
-
-/// Waits before what was not told is told again; doubles up to the last.
-const AGAIN_FIRST: Duration = Duration::from_millis(500);
-const AGAIN_LAST: Duration = Duration::from_secs(10);
-/// Tellings that wait for Redis to come back; further ones are given up, and logged.
-static PENDING: Semaphore = Semaphore::const_new(1000);
 
 /// What has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,71 +70,6 @@ impl Hearing {
             _stop: stop.drop_guard(),
         }
     }
-}
-
-/// Tells all gateways, this one among them. After an error some may have been told.
-///
-/// Cancel-safe: what was begun goes on; each page of 500 takes at most as long as one command may.
-pub async fn tell(redis: &Redis, ended: &[Ended]) -> Result<(), Failure> {
-    for page in ended.chunks(PAGE) {
-        let mut commands = pipe();
-        for one in page {
-            commands.add_command(add(one)).ignore();
-        }
-        redis.ask_all::<()>(commands).await?;
-    }
-    Ok(())
-}
-
-/// As [`tell`], and again and again in the background when it fails, for as long as it may matter: until the last of them is
-/// over by itself, in Unix seconds. Says whether it was told at once.
-pub async fn tell_until(redis: &Redis, ended: Vec<Ended>, until: u64, clock: &Clock) -> bool {
-    let Err(why) = tell(redis, &ended).await else {
-        return true;
-    };
-    let Ok(place) = PENDING.try_acquire() else {
-        tracing::error!(%why, "other replicas are not told of a logout: too many wait for that");
-        return false;
-    };
-    tracing::warn!(%why, "other replicas are told of a logout later");
-    let (redis, clock) = (redis.clone(), clock.clone());
-    redis.control().clone().spawn(async move {
-        let _place = place;
-        let mut wait = AGAIN_FIRST;
-        while clock.unix() < until {
-            tokio::time::sleep(wait).await;
-            if tell(&redis, &ended).await.is_ok() {
-                return;
-            }
-            wait = (wait * 2).min(AGAIN_LAST);
-        }
-    });
-    false
-}
-
-fn add(ended: &Ended) -> Cmd {
-    let mut command = cmd("XADD");
-    command
-        .arg(STREAM)
-        .arg("MAXLEN")
-        .arg("~")
-        .arg(KEPT)
-        .arg("*");
-    match ended {
-        Ended::Session {
-            provider,
-            session,
-            until,
-        } => command
-            .arg("provider")
-            .arg(&**provider)
-            .arg("session")
-            .arg(&**session)
-            .arg("until")
-            .arg(*until),
-        Ended::Record { name } => command.arg("record").arg(&**name),
-    };
-    command
 }
 
 /// An entry's place in the stream: `milliseconds-number`.

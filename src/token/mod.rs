@@ -14,6 +14,7 @@ pub mod jwk;
 mod keys;
 mod status;
 mod streams;
+pub mod tell_elsewhere;
 #[cfg(test)]
 mod tests;
 pub mod verified;

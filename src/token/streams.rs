@@ -51,6 +51,13 @@ pub trait Renewer: fmt::Debug + Send + Sync {
     fn renew(&self, newest: Arc<Verified>) -> BoxFuture<'static, Option<u64>>;
 }
 
+impl super::Tokens {
+    /// How many sessions have streams that are tied to them.
+    pub fn sessions_with_streams(&self) -> usize {
+        self.streams.sessions.load(Ordering::Relaxed)
+    }
+}
+
 /// The open streams of the process, by session.
 pub(super) struct Streams {
     shards: [Mutex<HashMap<u128, Session, RandomState>>; SHARDS],

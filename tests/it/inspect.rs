@@ -3,7 +3,7 @@
 
 use crate::process::{Ended, run_with};
 use crate::support::keys::{self, Signer, base64url, jwt_provider, key_server};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{self as server, RedisServer};
 use crate::support::{Answer, House, Identity, NOW, Reply, Upstream, cookie, read, taken};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tollhouse::base::clock::Clock;
 use tollhouse::cli::token::{input, look};
+use tollhouse::redis::Redis;
 
 const SECRET: &str = "a shared secret of 32 bytes, yes";
 const ISSUER: &str = "https://p.supabase.co/auth/v1";
@@ -802,4 +803,124 @@ fn the_store_of_sessions_is_left_alone_when_nobody_asks_for_it() {
     let (text, report) = inspect(&folder, &[], "other=1", &[]);
     assert_eq!(verdicts(&report)[0], "401 missing_credentials");
     assert_eq!((text.code, nobody.connections()), (Some(1), 0));
+}
+
+/// A file whose sessions are in the Redis of this table.
+fn stored_at(identity: &Identity, redis: &str) -> String {
+    format!(
+        "[providers.main]\nkind = \"supabase\"\nurl = \"{}\"\npublishable_key = \"sb_publishable_test\"\n\
+         [session]\nmode = \"stored\"\ncache_ttl = \"0s\"\n\
+         keys = [\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"]\n\
+         [upstreams.app]\nurl = \"http://127.0.0.1:9\"\n[[routes]]\npath = \"/*\"\n{redis}",
+        identity.url
+    )
+}
+
+/// What the library's function says for people and for machines.
+fn both(text: &str, clock: &Clock, pasted: &str, online: bool) -> (String, Value) {
+    let given = input::read(pasted.as_bytes()).unwrap();
+    let report = look(read(text), clock.clone(), &given, online).unwrap();
+    (report.to_string(), report.to_json())
+}
+
+fn command(words: &[&str]) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    command.arg(words);
+    command
+}
+
+/// Asks a Redis behind the gateway's back.
+fn with_redis<T>(server: &RedisServer, ask: impl AsyncFnOnce(&Redis) -> T) -> T {
+    let mut said = None;
+    server::run(async || said = Some(ask(&server.connect().await).await));
+    said.unwrap()
+}
+
+#[test]
+fn an_id_is_looked_up_once_and_only_online_and_its_session_lives_no_longer_for_it() {
+    let clock = Clock::frozen(NOW);
+    let identity = Identity::start(&clock);
+    let redis = RedisServer::start();
+    let file = stored_at(&identity, &redis.table());
+    let house = House::start_at(&file, clock.clone());
+    let origin = format!("http://{}", house.address);
+    let body = json!({"email": "ada@example.com", "password": "correct-horse-9"}).to_string();
+    let fields = [("origin", &*origin), ("content-type", "application/json")];
+    let answer = house.request("POST", "/.auth/login", &fields, &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let jar = taken("", &answer);
+    let pasted = format!("Cookie: {jar}");
+    let (_, id) = jar.split_once('=').unwrap();
+
+    // A life that whoever uses the session would set anew.
+    const LEFT: i64 = 1_000_000;
+    let name = with_redis(&redis, async |handle| {
+        let keys = command(&["KEYS", "*"]);
+        let keys: Vec<String> = handle.ask(keys).await.unwrap();
+        let mut lives = Vec::new();
+        for key in keys {
+            let set = command(&["PEXPIRE", &key, &LEFT.to_string()]);
+            let get = command(&["TYPE", &key]);
+            if handle.ask::<String>(get).await.unwrap() == "string" {
+                assert_eq!(handle.ask::<i64>(set).await, Ok(1));
+                lives.push(key);
+            }
+        }
+        assert_eq!(lives.len(), 1, "{lives:?}");
+        lives.remove(0)
+    });
+    let reads = || {
+        with_redis(&redis, async |handle| {
+            let info = command(&["INFO", "commandstats"]);
+            let said: String = handle.ask(info).await.unwrap();
+            let of_get = said.split("cmdstat_get:calls=").nth(1).unwrap_or("0,");
+            let count = of_get.split(',').next().unwrap();
+            count.parse::<u32>().unwrap()
+        })
+    };
+
+    let before = reads();
+    let (text, report) = both(&file, &clock, &pasted, false);
+    assert_eq!(reads(), before);
+    gives_nothing_away(&text, &[id]);
+    assert!(text.contains("--online asks the store"), "{text}");
+    assert!(!text.contains("refresh token"), "{text}");
+    let session = &report["credentials"][0]["session"];
+    assert_eq!(session["kept"], json!({"kind": "stored", "asked": false}));
+    assert_eq!(verdicts(&report), ["unknown", "not_looked_at"]);
+    assert_eq!(report["accepted"], false);
+
+    let (text, report) = both(&file, &clock, &pasted, true);
+    assert_eq!(reads(), before + 1);
+    gives_nothing_away(&text, &[id]);
+    let session = &report["credentials"][0]["session"];
+    assert_eq!(session["kept"], json!({"kind": "stored", "asked": true}));
+    assert!(session["refresh_token_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(verdicts(&report), ["accepted", "accepted"], "{text}");
+    let left = with_redis(&redis, async |handle| server::life(handle, &name).await);
+    assert!((1..=LEFT).contains(&left), "{left}");
+}
+
+#[test]
+fn nobody_connects_to_redis_unasked() {
+    let clock = Clock::frozen(NOW);
+    let identity = Identity::start(&clock);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let file = stored_at(
+        &identity,
+        &format!("[redis]\nurl = \"redis://127.0.0.1:{port}\"\ntimeout = \"100ms\"\n"),
+    );
+    let id = format!("tollhouse={}", "A".repeat(43));
+    for pasted in [&*id, "Cookie: tollhouse=no-id", &token()] {
+        both(&file, &clock, pasted, false);
+        let nobody = listener.accept().unwrap_err();
+        assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+    }
+    // Who is asked to does, and says that it was in vain.
+    let (text, report) = both(&file, &clock, &id, true);
+    assert!(listener.accept().is_ok());
+    assert!(text.contains("its id is one, but Redis is away"), "{text}");
+    assert_eq!(verdicts(&report)[0], "503 auth_unavailable");
 }

@@ -11,7 +11,8 @@ use tokio::runtime::{Builder, Handle};
 use tollhouse::base::clock::Clock;
 use tollhouse::config::{self, Options};
 use tollhouse::redis::{Failure, Redis};
-use tollhouse::token::ended_elsewhere::{Ended, Hearing, tell};
+use tollhouse::token::ended_elsewhere::{Ended, Hearing};
+use tollhouse::token::tell_elsewhere::tell;
 use tollhouse::token::{Reason, TokenError, Tokens};
 
 fn session(number: usize) -> Ended {

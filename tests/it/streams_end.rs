@@ -79,6 +79,12 @@ fn upstream() -> (SocketAddr, Receiver<String>) {
                     wire.say("cd");
                     continue;
                 }
+                "pieces" => {
+                    wire.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n");
+                    std::thread::sleep(Duration::from_millis(200));
+                    wire.say("2\r\ncd\r\n0\r\n\r\n");
+                    continue;
+                }
                 _ => {
                     wire.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
                     continue;
@@ -379,6 +385,35 @@ fn an_answer_of_a_few_bytes_is_no_stream_and_comes_to_its_end() {
     scene.log_out(&ada);
     assert_eq!(client.exactly(2).unwrap(), b"cd");
     assert_eq!(scene.house.log.wait_for(1)[0]["code"], Value::Null);
+}
+
+#[test]
+fn an_answer_in_pieces_that_is_soon_over_is_never_tied_and_one_that_stays_open_is() {
+    let scene = scene();
+    let ada = scene.login("ada@example.com");
+    let snapshot = scene.house.snapshot();
+    let tied = || snapshot.tokens.sessions_with_streams();
+    let mut looked = 0;
+    while looked < 3 {
+        let began = Instant::now();
+        let mut client = scene.open("/pieces", &ada);
+        assert_eq!(chunk(&mut client).unwrap(), "ab");
+        // Time to wait for more.
+        std::thread::sleep(Duration::from_millis(50));
+        let tied = tied();
+        // On a machine that took a second for this, it may be.
+        if began.elapsed() < Duration::from_millis(900) {
+            assert_eq!(tied, 0);
+            looked += 1;
+        }
+        assert_eq!(chunk(&mut client).unwrap(), "cd");
+        assert_eq!(chunk(&mut client).unwrap(), "");
+    }
+    let mut lines = scene.open("/lines", &ada);
+    assert_eq!(chunk(&mut lines).unwrap(), "line\n");
+    eventually(|| tied() == 1);
+    scene.log_out(&ada);
+    assert_eq!(chunk(&mut lines), None);
 }
 
 #[test]

@@ -325,7 +325,7 @@ impl Judge<'_> {
             cache: &snapshot.verified,
             memory: self.memory,
             session: snapshot.session.as_ref(),
-            redis: None,
+            telling: None,
             identity_headers: &snapshot.identity_headers,
             limits: &snapshot.limits,
             failures: &[],

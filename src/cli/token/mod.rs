@@ -1,7 +1,7 @@
 //! `tollhouse token inspect`: why is this token or cookie refused?
 //!
 //! It comes on standard input and never as an argument, which would stay in the history of the shell. What is printed gives
-//! nothing away: no token, no signature, no cookie. Nothing is renewed, and nothing is fetched unless that is asked for.
+//! nothing away: no token, no signature, no cookie. Nothing is renewed, and no network is touched unless that is asked for.
 
 mod curl;
 mod find;
@@ -19,13 +19,17 @@ use super::{File, Outcome, chain, fail, load, run};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::config::Config;
+use crate::redis::Reach;
 use crate::snapshot::{CompileError, Ground, Snapshot};
 use clap::{Args, Subcommand};
 use input::{Given, INPUT_BYTES_MAX, NotRead};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How long a look may take.
+const ONE_LOOK: Duration = Duration::from_secs(60);
 /// A line that a terminal hands over has at most so many bytes on Linux: the rest of a longer one is lost.
 const TERMINAL_LINE_BYTES: usize = 4095;
 
@@ -140,6 +144,10 @@ pub fn look(
             *keys = None;
         }
     }
+    if let Some(session) = &mut config.session {
+        // All that is said of a session is said of the same one, and it is asked for once.
+        session.cache_ttl = session.cache_ttl.max(ONE_LOOK);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -148,6 +156,10 @@ pub fn look(
         clock,
         control: runtime.handle().clone(),
         workers: 1,
+        redis: match online {
+            true => Reach::Reading,
+            false => Reach::None,
+        },
     };
     let snapshot = Snapshot::compile(Arc::new(config), &ground)?;
     Ok(runtime.block_on(judge::judge(&snapshot, given, &withheld, online)))
