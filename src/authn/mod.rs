@@ -1,6 +1,7 @@
 //! Which credential of a request counts, and its proof. The only room that makes a [`Caller`].
 
 mod adopt;
+mod claims;
 mod foresee;
 mod keep;
 mod memory;

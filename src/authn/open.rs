@@ -1,9 +1,10 @@
 //! What logins and logouts do with sessions: one that begins, one that is renewed because somebody asks for it, one that
 //! ends. Called by the session endpoints, after the line has let them through.
 
+use super::claims::{claims_of, whose};
 use super::prove::{Asked, Prover};
 use super::refuse::missing;
-use super::session::{Request, claims_of, whose};
+use super::session::Request;
 use crate::base::secret::Secret;
 use crate::exchange::{Code, Reject, Verified};
 use crate::provider::Grant;

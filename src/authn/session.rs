@@ -1,5 +1,6 @@
 //! The proof of a session: its token verified, and renewed when it is old (contract, section 5).
 
+use super::claims::{claims_of, whose};
 use super::prove::{Asked, Prover, Unproven};
 use super::refuse::{self, invalid, unusable};
 use crate::exchange::{Credential, Identity, Reject, Verified};
@@ -10,8 +11,6 @@ use crate::provider::{Browser, Grant};
 use crate::session::renewal::{NotRenewed, Renewal, Urgency};
 use crate::session::{Anew, Brought, Held, NotKept, Session, Told};
 use crate::token::{Issuer, Slot};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::Value;
@@ -438,16 +437,4 @@ pub(super) fn slot(session: &Session) -> Slot {
         credential: Credential::Session,
         index: u16::try_from(session.provider).unwrap_or(u16::MAX),
     }
-}
-
-/// Whose refresh tokens are counted that a provider refuses: one of its users.
-pub(super) fn whose(sub: &str) -> u128 {
-    keyed(&[sub.as_bytes()])
-}
-
-/// What a token says, unverified: only to be compared with what another one proves.
-pub(super) fn claims_of(token: &str) -> Option<Value> {
-    let payload = token.split('.').nth(1)?;
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }

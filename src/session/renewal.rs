@@ -175,8 +175,10 @@ impl Renewal {
         let is_slow = self.clock.unix() < self.slow_until.load(Ordering::Relaxed);
         let outcome = if urgency != Urgency::Ahead {
             refresh.await
+        } else if is_slow && !self.refreshes.has(&self.provider, token) {
+            Err(slow())
         } else {
-            // What is there already is taken in any case, and what is not is begun for those who come later.
+            // What is there already is taken in any case.
             let patience = if is_slow { NO_PATIENCE } else { PATIENCE };
             match tokio::time::timeout(patience, refresh).await {
                 Ok(outcome) => outcome,
