@@ -230,7 +230,10 @@ impl Tokens {
 
     /// Whether the session of an identity was ended here.
     pub fn is_ended(&self, identity: &Identity) -> bool {
-        self.has_ended(&identity.provider, &identity.claims)
+        match identity.session_id.as_deref() {
+            session @ Some(_) => self.ended.contains(&identity.provider, session),
+            None => self.has_ended(&identity.provider, &identity.claims),
+        }
     }
 
     fn has_ended(&self, provider: &str, claims: &Claims) -> bool {
