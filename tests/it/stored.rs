@@ -74,6 +74,13 @@ impl Scene {
         self.houses[replica].get(path, &[("cookie", jar)])
     }
 
+    /// The token with which a request is forwarded.
+    fn upstream_token(&self, replica: usize, jar: &str) -> String {
+        assert_eq!(self.get(replica, "/a", jar).status, 200);
+        let last = self.upstream.last();
+        last.header("authorization").unwrap().to_owned()
+    }
+
     fn post(&self, replica: usize, path: &str, jar: &str, body: &str) -> Answer {
         let house = &self.houses[replica];
         let origin = format!("http://{}", house.address);
@@ -462,4 +469,29 @@ fn a_replica_never_spends_a_refresh_token_that_another_has_spent() {
         assert_eq!(scene.post(replica, "/.auth/refresh", &jar, "").status, 200);
         assert_eq!(scene.get(replica, "/a", &jar).status, 200);
     }
+}
+
+#[test]
+fn a_replica_renews_what_a_session_is_and_not_what_it_was_when_it_was_read() {
+    let scene = scene_with(2, "cache_ttl = \"300s\"", "2s");
+    let jar = scene.logged_in(0, "ada@example.com");
+    scene.pass(LIFE - 95);
+    let first = scene.upstream_token(1, &jar);
+    // Due: the other renews it, and once more because somebody asks for it.
+    scene.pass(10);
+    assert_eq!(scene.get(0, "/a", &jar).status, 200);
+    scene.pass(15);
+    assert_eq!(scene.post(0, "/.auth/refresh", &jar, "").status, 200);
+    let refreshes = || scene.identity.provider.count("token.refresh");
+    assert_eq!(refreshes(), 2);
+    // What came of the first renewal is told no longer, and its token may not be used again.
+    scene.redis.forget("tollhouse:lease:*");
+    scene.pass(15);
+    assert_ne!(scene.upstream_token(1, &jar), first);
+    assert_eq!(refreshes(), 2);
+    scene.pass(2 * LIFE);
+    for replica in [1, 0] {
+        assert_eq!(scene.get(replica, "/a", &jar).status, 200);
+    }
+    assert_eq!(refreshes(), 3);
 }

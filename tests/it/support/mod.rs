@@ -19,6 +19,7 @@ pub use upstream::{Closed, Received, Reply, Upstream, Wire, scripted};
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tollhouse::base::clock::Clock;
@@ -180,11 +181,13 @@ impl Drop for House {
 
 /// The access log of a gateway under test.
 #[derive(Clone, Default)]
-pub struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+pub struct Log(Arc<parking_lot::Mutex<Vec<u8>>>, Arc<AtomicUsize>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().extend_from_slice(bytes);
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.1.fetch_add(lines, Ordering::SeqCst);
         Ok(bytes.len())
     }
 
@@ -286,6 +289,11 @@ pub fn free_port() -> u16 {
 }
 
 impl Log {
+    /// How many lines were written.
+    pub fn lines(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+
     /// The lines as they were written.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().clone()).unwrap()

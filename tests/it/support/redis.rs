@@ -149,6 +149,24 @@ impl RedisServer {
         redis
     }
 
+    /// What has names like these is gone, from one moment to the next.
+    pub fn forget(&self, names: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let redis = self.connect().await;
+            let mut found = ::redis::cmd("KEYS");
+            found.arg(names);
+            for name in redis.ask::<Vec<String>>(found).await.unwrap() {
+                let mut gone = ::redis::cmd("DEL");
+                gone.arg(name);
+                redis.ask::<i64>(gone).await.unwrap();
+            }
+        });
+    }
+
     /// Ends it, with all that it holds.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
