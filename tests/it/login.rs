@@ -30,7 +30,7 @@ fn scene_with(mode: &'static str, session: &str, more: &str) -> Scene {
     };
     let file = format!(
         "[providers.main]\nkind = \"supabase\"\nurl = \"{}\"\npublishable_key = \"sb_publishable_test\"\n\
-         http_timeout = \"1s\"\n[session]\nmode = \"{mode}\"\n{keys}\n{session}\n\
+         http_timeout = \"5s\"\n[session]\nmode = \"{mode}\"\n{keys}\n{session}\n\
          [upstreams.app]\nurl = \"{}\"\n[[routes]]\npath = \"/*\"\n\
          [[routes]]\npath = \"/public\"\nauth = \"public\"\n{more}",
         identity.url,
